@@ -1,0 +1,1 @@
+"""pykata: containers in virtual machines of their own."""

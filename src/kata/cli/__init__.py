@@ -1,0 +1,1 @@
+"""Command lines: grammar as data, one file per verb."""

@@ -1,0 +1,1 @@
+"""The settings table and what is derived from it: TOML, defaults, documentation."""

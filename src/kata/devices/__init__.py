@@ -1,0 +1,1 @@
+"""Devices: plan (pure) and apply."""

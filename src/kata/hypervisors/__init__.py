@@ -1,0 +1,1 @@
+"""Hypervisor drivers: a small interface and one room for each."""

@@ -1,0 +1,1 @@
+"""Guest images and OCI images: building, unpacking, storing."""

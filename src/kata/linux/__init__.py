@@ -1,0 +1,1 @@
+"""A thin shell over the kernel: system calls, mounts, cgroups, processes, terminals, descriptors."""

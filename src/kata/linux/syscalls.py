@@ -1,0 +1,149 @@
+"""System calls that Python 3.11's ``os`` does not have, through ``ctypes``.
+
+Every wrapper raises ``OSError`` with the errno and names what it was called with. Constants are
+those of the kernel's user-space headers for x86-64 (the numbers of system calls differ elsewhere).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
+MS_MANDLOCK, MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME = 64, 128, 256, 1024, 2048
+MS_BIND, MS_MOVE, MS_REC, MS_SILENT, MS_POSIXACL = 4096, 8192, 16384, 32768, 1 << 16
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+MS_RELATIME, MS_I_VERSION, MS_STRICTATIME, MS_LAZYTIME = 1 << 21, 1 << 23, 1 << 24, 1 << 25
+MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
+
+CLONE_NEWTIME, CLONE_FS, CLONE_NEWNS, CLONE_NEWCGROUP = 0x80, 0x200, 0x20000, 0x02000000
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x04000000, 0x08000000, 0x10000000
+CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 23, 24, 28
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
+
+SYS_PIVOT_ROOT, SYS_CAPSET, SYS_CLONE, SYS_SECCOMP, SYS_FINIT_MODULE = 155, 126, 56, 317, 313
+SYS_SETNS, SYS_PIDFD_SEND_SIGNAL, SYS_OPENAT2, SYS_PIDFD_GETFD = 308, 424, 437, 438
+SYS_MOUNT_SETATTR, SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLOSE_RANGE = 442, 428, 429, 436
+SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
+
+SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+libc = ctypes.CDLL(None, use_errno=True)
+_held = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: for calls that fork
+_text = os.fsencode
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def syscall(number: int, *arguments: int | bytes | None, what: str = "") -> int:
+    """A raw system call; integers are passed as 64 bits wide. Raises ``OSError``."""
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _check(libc.syscall(ctypes.c_long(number), *wide), what or f"system call {number}")
+
+
+def mount(
+    source: str, target: str, fstype: str | None, flags: int = 0, data: str | None = None
+) -> None:
+    """mount(2)."""
+    result = libc.mount(
+        _text(source), _text(target), _text(fstype) if fstype else None,
+        ctypes.c_ulong(flags), _text(data) if data else None,
+    )  # fmt: skip
+    _check(result, f"mount {source} on {target}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(libc.umount2(_text(target), flags), f"umount {target}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    syscall(SYS_PIVOT_ROOT, _text(new_root), _text(put_old), what=f"pivot_root {new_root}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(libc.unshare(flags), f"unshare {flags:#x}")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2); ``kind`` is a CLONE_NEW* flag or 0."""
+    _check(libc.setns(fd, kind), f"setns {kind:#x}")
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    data = _text(name)
+    _check(libc.sethostname(data, len(data)), f"sethostname {name}")
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    data = _text(name)
+    _check(libc.setdomainname(data, len(data)), f"setdomainname {name}")
+
+
+def prctl(option: int, *arguments: int | bytes) -> int:
+    """prctl(2)."""
+    wide = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in arguments]
+    wide += [ctypes.c_ulong(0)] * (4 - len(wide))
+    return _check(libc.prctl(option, *wide), f"prctl {option}")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) on the calling thread, from three 64-bit masks."""
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+    sets = (effective, permitted, inheritable)
+    low = b"".join((s & 0xFFFFFFFF).to_bytes(4, "little") for s in sets)
+    high = b"".join((s >> 32).to_bytes(4, "little") for s in sets)
+    syscall(SYS_CAPSET, header, low + high, what="capset")
+
+
+def clone(flags: int) -> int:
+    """fork(2) into new namespaces: the child's pid, or 0 in the child.
+
+    The interpreter lock is kept across the call, but no at-fork handlers run: only for a
+    process with a single thread, whose child soon executes a program or leaves with ``os._exit``.
+    """
+    import signal
+
+    result = _held.syscall(
+        ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | int(signal.SIGCHLD)),
+        ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_ulong(0),
+    )  # fmt: skip
+    return _check(result, f"clone {flags:#x}")
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def seccomp_set_filter(bpf: bytes, flags: int = 0) -> int:
+    """seccomp(2) SECCOMP_SET_MODE_FILTER; gives a descriptor if ``flags`` ask for a listener."""
+    program = _SockFprog(len(bpf) // 8, bpf)
+    result = libc.syscall(
+        ctypes.c_long(SYS_SECCOMP), ctypes.c_uint(SECCOMP_SET_MODE_FILTER),
+        ctypes.c_uint(flags), ctypes.byref(program),
+    )  # fmt: skip
+    return _check(result, "seccomp")
+
+
+def personality(persona: int) -> int:
+    """personality(2): the previous persona."""
+    return _check(libc.personality(ctypes.c_ulong(persona)), f"personality {persona:#x}")
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """close_range(2): close every descriptor from ``first`` to ``last``."""
+    syscall(SYS_CLOSE_RANGE, first, last, 0, what="close_range")

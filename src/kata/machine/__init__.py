@@ -1,0 +1,1 @@
+"""Pure: a virtual machine described in no hypervisor's words."""

@@ -1,0 +1,1 @@
+"""Network: plan (pure) and apply."""

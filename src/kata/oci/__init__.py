@@ -1,0 +1,1 @@
+"""Pure: runtime-spec values, defaults, validation, seccomp profiles."""

@@ -1,0 +1,1 @@
+"""Host resources of a sandbox: cgroups."""

@@ -1,0 +1,1 @@
+"""Sandboxes, containers and processes: the core behind every front end."""

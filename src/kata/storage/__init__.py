@@ -1,0 +1,1 @@
+"""Storage: plan (pure) and apply: shares, layers, volumes."""

@@ -1,0 +1,304 @@
+"""The agent's API: messages, methods, and a hash of both that host and guest compare.
+
+One service, ``kata.Agent``. A container's first process has the exec id "" (empty); processes
+added later have one of their own. Paths are the guest's unless said otherwise. Times are
+nanoseconds since the epoch.
+
+Standard streams are ttRPC streams: the request opens it, then data frames carry raw bytes in one
+direction and window grants (``flow``) in the other. ``ReadOutput`` ends with the agent closing
+its direction and a ``StreamResponse``; ``WriteInput`` ends with the host closing its direction
+(the process then reads end of file) or with the process closing its end, and a ``StreamResponse``.
+"""
+
+from __future__ import annotations
+
+from kata.wire.protobuf import (
+    Message,
+    boolean,
+    bytes_,
+    describe,
+    int32,
+    int64,
+    mapping,
+    nested,
+    repeated,
+    string,
+    uint32,
+    uint64,
+)
+
+SERVICE = "kata.Agent"
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class Empty(Message):
+    """Nothing."""
+
+
+class ConfigureRequest(Message):
+    """The first call after every start, cold or restored: what makes this VM itself.
+
+    The agent credits ``entropy`` to the kernel and reseeds, sets the clock, the host name and the
+    machine id, and only then answers or does anything else. ``api_hash`` must equal its own.
+    """
+
+    api_hash: str = string(1)
+    realtime_ns: int = int64(2)
+    entropy: bytes = bytes_(3)
+    hostname: str = string(4)
+    machine_id: str = string(5)
+    sandbox_id: str = string(6)
+
+
+class ConfigureResponse(Message):
+    """What the guest is."""
+
+    api_hash: str = string(1)
+    kernel_release: str = string(2)
+    python_version: str = string(3)
+    memory_bytes: int = uint64(4)
+    cpus: int = uint32(5)
+
+
+class PrepareRequest(Message):
+    """Make ready all that does not depend on the container; called before a template is frozen.
+
+    Loads ``modules``, and parks a half-made container: a process with its namespaces and the
+    standard mounts, waiting for a ``CreateContainer`` that can use it.
+    """
+
+    modules: list[str] = repeated(string(1))
+
+
+class SetClockRequest(Message):
+    """Step the clock; sent once more shortly after a restore, when answers are quick."""
+
+    realtime_ns: int = int64(1)
+
+
+class ClockResponse(Message):
+    """The guest's clock when it answered."""
+
+    realtime_ns: int = int64(1)
+
+
+class Storage(Message):
+    """Something to mount in the guest, outside any container, before the container is made.
+
+    ``driver``: ``blk`` (``source`` is the serial of a virtio-blk disk), ``virtio-fs`` (``source``
+    is a tag), ``tmpfs``, ``overlay`` or ``bind`` (``source`` is a guest path). ``options`` are mount
+    options as in fstab. Mounted at ``mount_point``, which is made.
+    """
+
+    driver: str = string(1)
+    source: str = string(2)
+    fstype: str = string(3)
+    options: list[str] = repeated(string(4))
+    mount_point: str = string(5)
+
+
+class File(Message):
+    """A small file for the container, bind-mounted over ``path`` (made when missing)."""
+
+    path: str = string(1)
+    content: bytes = bytes_(2)
+    mode: int = uint32(3)
+    readonly: bool = boolean(4)
+
+
+class Seccomp(Message):
+    """A compiled filter: ``struct sock_filter[]`` in the guest's byte order, and seccomp(2) flags."""
+
+    bpf: bytes = bytes_(1)
+    flags: int = uint32(2)
+
+
+class CreateContainerRequest(Message):
+    """Make a container up to, not including, the start of its process.
+
+    ``spec`` is the OCI config.json (UTF-8 JSON), with ``root.path`` a guest path that exists once
+    ``storages`` are mounted, and ``linux.seccomp`` replaced by ``seccomp``; hooks that run on the
+    host left out. ``stdin``/``stdout``/``stderr`` say which streams are wanted; the others
+    are ``/dev/null``. With ``process.terminal`` all three are the terminal, output is ``STDOUT``.
+    ``init`` puts a small init in front of the process, which reaps and forwards signals.
+    """
+
+    container_id: str = string(1)
+    spec: bytes = bytes_(2)
+    storages: list[Storage] = repeated(nested(Storage, 3))
+    files: list[File] = repeated(nested(File, 4))
+    seccomp: Seccomp | None = nested(Seccomp, 5)
+    stdin: bool = boolean(6)
+    stdout: bool = boolean(7)
+    stderr: bool = boolean(8)
+    init: bool = boolean(9)
+
+
+class ProcessRequest(Message):
+    """Names a process."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+
+
+class ContainerRequest(Message):
+    """Names a container."""
+
+    container_id: str = string(1)
+
+
+class PidResponse(Message):
+    """A process id in the guest's first pid namespace."""
+
+    pid: int = uint32(1)
+
+
+class ExecRequest(Message):
+    """Start another process in a running container; ``process`` is OCI's process object (JSON).
+
+    Without ``seccomp`` the process has no filter: the caller repeats the container's.
+    """
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+    process: bytes = bytes_(3)
+    seccomp: Seccomp | None = nested(Seccomp, 4)
+    stdin: bool = boolean(5)
+    stdout: bool = boolean(6)
+    stderr: bool = boolean(7)
+
+
+class SignalRequest(Message):
+    """Send a signal to a process, or with ``all`` to every process of the container."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+    signal: int = uint32(3)
+    all: bool = boolean(4)
+
+
+class WaitResponse(Message):
+    """How a process ended: ``exit_code`` is its own, or 128 + ``signal``."""
+
+    exit_code: int = uint32(1)
+    signal: int = uint32(2)
+    exited_at_ns: int = int64(3)
+    oom_killed: bool = boolean(4)
+
+
+class ResizeRequest(Message):
+    """The size of a process's terminal, in characters."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+    rows: int = uint32(3)
+    columns: int = uint32(4)
+
+
+class StreamRequest(Message):
+    """Opens a standard stream of a process; ``stream`` is 0 (``WriteInput``), 1 or 2."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+    stream: int = uint32(3)
+
+
+class StreamResponse(Message):
+    """The stream ended; ``count`` is how many bytes the agent carried."""
+
+    count: int = uint64(1)
+
+
+class ProcessInfo(Message):
+    """A process of a container, as the guest sees it."""
+
+    pid: int = uint32(1)
+    parent: int = uint32(2)
+    uid: int = uint32(3)
+    state: str = string(4)
+    command: str = string(5)
+    cpu_ns: int = uint64(6)
+    rss_bytes: int = uint64(7)
+    exec_id: str = string(8)
+    started_at_ns: int = int64(9)
+
+
+class ListProcessesResponse(Message):
+    """The processes of a container; ``pid`` is in the guest's first pid namespace."""
+
+    processes: list[ProcessInfo] = repeated(nested(ProcessInfo, 1))
+
+
+class StatsResponse(Message):
+    """What a container used: the files of its cgroup, by name (``memory.current`` etc.)."""
+
+    files: dict[str, str] = mapping(1)
+    guest_memory_total: int = uint64(2)
+    guest_memory_available: int = uint64(3)
+
+
+class UpdateRequest(Message):
+    """New limits; ``resources`` is OCI's linux.resources (JSON)."""
+
+    container_id: str = string(1)
+    resources: bytes = bytes_(2)
+
+
+class DeleteRequest(Message):
+    """Remove a stopped container and what was mounted for it; ``force`` kills it first."""
+
+    container_id: str = string(1)
+    force: bool = boolean(2)
+
+
+class GuestEvent(Message):
+    """Something that happened: ``oom`` (a container), more to come; a data frame of ``Events``."""
+
+    kind: str = string(1)
+    container_id: str = string(2)
+    detail: str = string(3)
+    exit_status: int = int32(4)
+
+
+# method -> (request, response); the streaming ones are marked with their kind
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    "Configure": (ConfigureRequest, ConfigureResponse),
+    "Prepare": (PrepareRequest, Empty),
+    "SetClock": (SetClockRequest, ClockResponse),
+    "CreateContainer": (CreateContainerRequest, PidResponse),
+    "StartContainer": (ContainerRequest, Empty),
+    "Exec": (ExecRequest, PidResponse),
+    "Signal": (SignalRequest, Empty),
+    "Wait": (ProcessRequest, WaitResponse),
+    "Resize": (ResizeRequest, Empty),
+    "WriteInput": (StreamRequest, StreamResponse),
+    "ReadOutput": (StreamRequest, StreamResponse),
+    "ListProcesses": (ContainerRequest, ListProcessesResponse),
+    "Stats": (ContainerRequest, StatsResponse),
+    "Update": (UpdateRequest, Empty),
+    "Pause": (ContainerRequest, Empty),
+    "Resume": (ContainerRequest, Empty),
+    "Delete": (DeleteRequest, Empty),
+    "Events": (Empty, Empty),
+    "Shutdown": (Empty, Empty),
+}
+STREAMING = frozenset(("WriteInput", "ReadOutput", "Events"))
+
+
+def api_hash() -> str:
+    """A hash of every message and method; host and guest must have the same."""
+    from zlib import crc32
+
+    seen: dict[str, str] = {}
+    for request, response in METHODS.values():
+        for cls in (request, response):
+            _collect(cls, seen)
+    text = ";".join((*(seen[n] for n in sorted(seen)), *METHODS))
+    return f"{crc32(text.encode()):08x}-{len(text)}"
+
+
+def _collect(cls: type[Message], seen: dict[str, str]) -> None:
+    seen[cls.__name__] = describe(cls)
+    for field in cls.FIELDS:
+        if field.message is not None and field.message.__name__ not in seen:
+            _collect(field.message, seen)
