@@ -1,0 +1,243 @@
+"""The state of containers on disk: one directory each, locked, atomically replaced, re-checked.
+
+``<root>/<id>/`` holds ``state.json``, ``config.json``, ``log``, ``control.sock`` and ``lock``. The
+supervisor holds a lock on the last for as long as it lives, so whether it is alive is asked of
+the kernel, never guessed from a process id. ``<root>/names/<name>`` is a link to the id: making
+it is what reserves a name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+
+from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.wire.record import fields, record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+LOST_EXIT_CODE = 255  # the supervisor died before it could tell the code
+_NAME_CHARACTERS = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+)
+
+
+@record
+class ContainerState:
+    """What is known of a container; times are nanoseconds since the epoch, 0 if not yet."""
+
+    id: str
+    name: str
+    image: str = ""
+    command: tuple[str, ...] = ()
+    status: str = CREATING
+    pid: int = 0
+    vmm_pid: int = 0
+    created_ns: int = 0
+    started_ns: int = 0
+    finished_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    auto_remove: bool = False
+    terminal: bool = False
+    memory_mib: int = 0
+    vcpus: int = 0
+    template: str = ""
+    accelerator: str = ""
+    stop_signal: int = 15
+    stop_timeout: int = 10
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+def check_name(name: str) -> str:
+    """The name if it is allowed; raises ``InvalidInput`` (Docker's rule)."""
+    good = len(name) > 1 and name[0].isalnum() and set(name) <= _NAME_CHARACTERS
+    if not good or len(name) > 200:
+        raise InvalidInput(
+            f'invalid container name "{name}"',
+            why="only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, at least two of them",
+        )
+    return name
+
+
+def new_id() -> str:
+    """A fresh container id: 64 hexadecimal digits."""
+    return os.urandom(32).hex()
+
+
+class Store:
+    """The containers under one state root; made on first use, readable by root alone."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def directory(self, container_id: str) -> str:
+        """The directory of a container."""
+        return f"{self.root}/{container_id}"
+
+    def create(self, state: ContainerState) -> int:
+        """Reserve the name and make the directory; gives the descriptor that holds its lock.
+
+        Raises ``AlreadyExists`` if the name is taken, ``HostError`` if the root is not writable.
+        """
+        try:
+            os.makedirs(f"{self.root}/names", mode=0o700, exist_ok=True)
+            self._reserve(state)
+            os.mkdir(self.directory(state.id), 0o700)
+            lock = _lock(self.directory(state.id))
+            self.save(state)
+        except OSError as error:
+            raise HostError(
+                f'cannot write to the state directory "{self.root}"',
+                why=error.strerror or str(error),
+                hint="run as root, free some space, or choose another with --root",
+            ) from None
+        assert lock is not None
+        return lock
+
+    def _reserve(self, state: ContainerState) -> None:
+        link = f"{self.root}/names/{state.name}"
+        for _ in range(3):
+            try:
+                os.symlink(state.id, link)
+                return
+            except FileExistsError:
+                holder = _readlink(link)
+            if holder and os.path.isdir(self.directory(holder)):
+                break
+            _unlink(link)  # left by a crash between two steps of a removal
+        raise AlreadyExists(
+            f'the name "{state.name}" is already in use by container {holder[:12]}',
+            hint=f"kata rm {state.name} removes that one; or choose another --name",
+        )
+
+    def save(self, state: ContainerState) -> None:
+        """Replace the state on disk, all or nothing."""
+        write_atomic(f"{self.directory(state.id)}/state.json", json.dumps(fields(state)).encode())
+
+    def load(self, container_id: str) -> ContainerState:
+        """The state, corrected if its supervisor died; raises ``NotFound``."""
+        try:
+            with open(f"{self.directory(container_id)}/state.json", "rb") as file:
+                state = _parse(file.read())
+        except (OSError, ValueError, TypeError):
+            raise NotFound(f'no such container: "{container_id}"') from None
+        if state.status != STOPPED and not self.alive(container_id):
+            state = replace(
+                state, status=STOPPED, exit_code=LOST_EXIT_CODE, pid=0, vmm_pid=0,
+                error=state.error or "the supervisor of this container was killed",
+            )  # fmt: skip
+        return state
+
+    def alive(self, container_id: str) -> bool:
+        """Whether a supervisor holds the container."""
+        try:
+            lock = _lock(self.directory(container_id))
+        except OSError:
+            return False
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
+    def ids(self) -> list[str]:
+        """The ids of all directories that look like a container's."""
+        try:
+            names = os.listdir(self.root)
+        except OSError:
+            return []
+        return [n for n in names if len(n) == 64 and not n.strip("0123456789abcdef")]
+
+    def list(self) -> list[ContainerState]:
+        """Every container, newest first."""
+        states = []
+        for container_id in self.ids():
+            try:
+                states.append(self.load(container_id))
+            except NotFound:
+                continue  # being made or removed just now
+        return sorted(states, key=lambda s: s.created_ns, reverse=True)
+
+    def find(self, reference: str) -> ContainerState:
+        """A container by name, id, or unique beginning of an id; raises ``NotFound``."""
+        if reference and "/" not in reference and not reference.startswith("."):
+            target = _readlink(f"{self.root}/names/{reference}")
+            if target:
+                return self.load(target)
+            matches = [i for i in self.ids() if i.startswith(reference)]
+            if len(matches) == 1:
+                return self.load(matches[0])
+            if matches:
+                raise NotFound(f'"{reference}" is ambiguous', why=f"{len(matches)} containers match")
+        raise NotFound(f'no such container: "{reference}"', hint="kata ps -a lists them")
+
+    def forget(self, state: ContainerState) -> None:
+        """Remove the directory and the name; nothing of it must be running."""
+        directory = self.directory(state.id)
+        for name in ("state.json", "config.json", "log", "log.1", "control.sock", "lock"):
+            _unlink(f"{directory}/{name}")
+        try:
+            os.rmdir(directory)
+        except OSError:
+            _remove_tree(directory)
+        link = f"{self.root}/names/{state.name}"
+        if _readlink(link) == state.id:
+            _unlink(link)
+
+
+def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader, or a crash, sees the old or the new content whole."""
+    temporary = f"{path}.{os.getpid()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, data)
+    except OSError:
+        _unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _parse(data: bytes) -> ContainerState:
+    raw: dict[str, Any] = json.loads(data)
+    known = {k: raw[k] for k in raw if k in ContainerState.__annotations__}
+    known["command"] = tuple(known.get("command", ()))
+    known["labels"] = tuple((k, v) for k, v in known.get("labels", ()))
+    return ContainerState(**known)
+
+
+def _lock(directory: str) -> int | None:
+    """A descriptor holding the lock of a container directory, or None if another holds it."""
+    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _readlink(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _remove_tree(directory: str) -> None:
+    from shutil import rmtree
+
+    rmtree(directory, ignore_errors=True)
