@@ -92,6 +92,7 @@ class Store:
             lock = _lock(self.directory(state.id))
             self.save(state)
         except OSError as error:
+            self.forget(state)
             raise HostError(
                 f'cannot write to the state directory "{self.root}"',
                 why=error.strerror or str(error),
@@ -137,7 +138,7 @@ class Store:
     def alive(self, container_id: str) -> bool:
         """Whether a supervisor holds the container."""
         try:
-            lock = _lock(self.directory(container_id))
+            lock = _lock(self.directory(container_id), fcntl.LOCK_SH)
         except OSError:
             return False
         if lock is None:
@@ -195,7 +196,8 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     temporary = f"{path}.{os.getpid()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        os.write(fd, data)
+        while data:
+            data = data[os.write(fd, data) :]
     except OSError:
         _unlink(temporary)
         raise
@@ -212,11 +214,14 @@ def _parse(data: bytes) -> ContainerState:
     return ContainerState(**known)
 
 
-def _lock(directory: str) -> int | None:
-    """A descriptor holding the lock of a container directory, or None if another holds it."""
+def _lock(directory: str, kind: int = fcntl.LOCK_EX) -> int | None:
+    """A descriptor holding the lock of a container directory, or None if another holds it.
+
+    Those who only ask share the lock, so that two who ask do not take each other for the owner.
+    """
     fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None
