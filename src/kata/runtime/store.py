@@ -9,7 +9,7 @@ it is what reserves a name.
 from __future__ import annotations
 
 import fcntl
-import json
+from kata.wire import jsontext as json
 import os
 
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
