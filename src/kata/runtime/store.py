@@ -9,7 +9,7 @@ it is what reserves a name.
 from __future__ import annotations
 
 import fcntl
-from kata.wire import jsontext as json
+from kata.wire import quickjson as json
 import os
 
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
