@@ -9,8 +9,9 @@ One thread reads; any thread may call.
 from __future__ import annotations
 
 import _thread
-import socket
+
 from _queue import SimpleQueue
+from _socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET
 
 from kata.errors import AgentError, KataError, ProtocolError
 from kata.wire import agent_api
@@ -19,6 +20,7 @@ from kata.wire.ttrpc import Connection, Data, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Socket
     from collections.abc import Callable
 
     from kata.wire.protobuf import Message
@@ -132,7 +134,7 @@ class Stream(Call):
 class Client:
     """Calls and streams over a connected stream socket; owns the socket."""
 
-    def __init__(self, sock: socket.socket, *, name: str = "agent") -> None:
+    def __init__(self, sock: Socket, *, name: str = "agent") -> None:
         self._sock = sock
         self._name = name
         self._connection = Connection(max_message=MAX_MESSAGE)
@@ -143,7 +145,7 @@ class Client:
         self.on_failure: Callable[[KataError], None] | None = None
         sock.setblocking(True)
         seconds = SEND_TIMEOUT_S.to_bytes(8, "little") + bytes(8)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, seconds)
         self._finished = _thread.allocate_lock()
         self._finished.acquire()
         _thread.start_new_thread(self._read, ())
@@ -253,7 +255,7 @@ class Client:
     def close(self) -> None:
         """Close the connection and wait until the reading thread is done."""
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(SHUT_RDWR)
         except OSError:
             pass
         if self._finished.acquire(timeout=5):
