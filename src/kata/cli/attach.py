@@ -1,0 +1,209 @@
+"""A person's (or a script's) end of a process in a container: signals, terminal, waiting.
+
+Descriptors that are not terminals are given to the supervisor, which moves the bytes itself.
+A terminal on stdin is read here and relayed: a supervisor reading it would compete with the shell
+while this program is stopped or in the background.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+
+from kata.cli.terminal import RawTerminal, is_terminal, size
+from kata.errors import KataError
+from kata.runtime.control_api import ExitResponse
+from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata.runtime.control import ControlClient
+
+# what a shell or an operator sends to a command to influence it; the rest concerns only ourselves
+_FORWARDED = (
+    _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
+    _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
+)  # fmt: skip
+_INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
+
+
+class StandardStreams:
+    """Which descriptors the supervisor gets for stdin, stdout and stderr, and the relay of stdin."""
+
+    def __init__(self, *, interactive: bool, terminal: bool) -> None:
+        self._opened: list[int] = []
+        self.relay = -1
+        self.stdin = self._stdin() if interactive else -1
+        self.stdout = 1 if _is_open(1) else self._null(os.O_WRONLY)
+        self.stderr = -1 if terminal else 2 if _is_open(2) else self._null(os.O_WRONLY)
+
+    def _stdin(self) -> int:
+        if not _is_open(0):
+            return self._null(os.O_RDONLY)
+        if not is_terminal(0):
+            return 0
+        reader, self.relay = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.relay, False)
+        self._opened.append(reader)
+        return reader
+
+    def _null(self, flags: int) -> int:
+        fd = os.open("/dev/null", flags | os.O_CLOEXEC)
+        self._opened.append(fd)
+        return fd
+
+    def wanted(self) -> list[tuple[int, int]]:
+        """(stream, descriptor) of those to pass, in order."""
+        pairs = enumerate((self.stdin, self.stdout, self.stderr))
+        return [(stream, fd) for stream, fd in pairs if fd >= 0]
+
+    def handed_over(self) -> None:
+        """The supervisor has its copies: close ours."""
+        while self._opened:
+            os.close(self._opened.pop())
+
+
+class Attachment:
+    """Waits for a process in a container while passing on signals, input and window sizes."""
+
+    def __init__(self, client: ControlClient, exec_id: str, *, terminal: bool, relay: int) -> None:
+        self._client = client
+        self._exec_id = exec_id
+        self._terminal = terminal
+        self._relay = relay
+        self._pending = b""
+        self._raw: RawTerminal | None = None
+        self._insisted = 0
+        self._signals, self._signals_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def catch_signals(self) -> None:
+        """From now on signals are collected, to be passed on once there is a process."""
+        _signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
+        for number in _FORWARDED:
+            if _signal.getsignal(number) is not _signal.SIG_IGN:
+                _signal.signal(number, _ignore)
+        if self._terminal:
+            _signal.signal(_signal.SIGWINCH, _ignore)
+
+    def wait_for(self, number: int, *, interrupted: Callable[[], None] | None = None) -> None:
+        """Wait for an answer while there is no process yet; Ctrl-C and the like give up."""
+        poll = select.poll()
+        poll.register(self._client.fileno(), select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        while not (self._client.answered(number) or self._client.closed):
+            for fd, _ in poll.poll():
+                if fd == self._signals:
+                    _drain(self._signals)
+                    if interrupted is not None:
+                        interrupted()
+                else:
+                    self._client.pump()
+
+    def wait(self) -> ExitResponse:
+        """Serve the process until it ends; raises what the supervisor reports."""
+        number = self._client.send("Wait", ProcessRequest(exec_id=self._exec_id))
+        try:
+            if self._terminal and is_terminal(0):
+                self._raw = RawTerminal(0)
+            if self._terminal:
+                self._resize()
+            while not (self._client.answered(number) or self._client.closed):
+                self._turn()
+        finally:
+            if self._raw is not None:
+                self._raw.restore()
+        answer = self._client.result(number)
+        assert isinstance(answer, ExitResponse)
+        return answer
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._client.fileno(), select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        if self._relay >= 0:
+            if self._pending:
+                poll.register(self._relay, select.POLLOUT)
+            else:
+                poll.register(0, select.POLLIN)
+        for fd, _ in poll.poll():
+            if fd == self._client.fileno():
+                self._client.pump()
+            elif fd == self._signals:
+                self._forward(_drain(self._signals))
+            elif fd == 0:
+                self._take_input()
+            else:
+                self._pass_input()
+
+    def _take_input(self) -> None:
+        try:
+            self._pending = os.read(0, 4096)
+        except OSError:  # hung up, or we are in the background
+            self._pending = b""
+        if self._pending:
+            self._pass_input()
+        else:
+            self._close_relay()
+
+    def _pass_input(self) -> None:
+        try:
+            self._pending = self._pending[os.write(self._relay, self._pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody reads it any more
+            self._close_relay()
+
+    def _close_relay(self) -> None:
+        os.close(self._relay)
+        self._relay = -1
+
+    def _forward(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == _signal.SIGWINCH:
+                self._resize()
+            elif number == _signal.SIGCONT and self._raw is not None:
+                self._raw.enter()
+                self._resize()
+            else:
+                self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if number in (_signal.SIGINT, _signal.SIGTERM):
+            self._insisted += 1
+            if self._insisted >= _INSIST:
+                number = _signal.SIGKILL
+        self._send("Signal", SignalRequest(exec_id=self._exec_id, signal=number))
+
+    def _resize(self) -> None:
+        rows, columns = size(0) if is_terminal(0) else size(1)
+        if rows and columns:
+            request = ResizeRequest(exec_id=self._exec_id, rows=rows, columns=columns)
+            self._send("Resize", request)
+
+    def _send(self, method: str, request: SignalRequest | ResizeRequest) -> None:
+        try:
+            self._client.send(method, request)
+        except KataError:
+            pass  # the end is being reported through the wait
+
+
+def _ignore(*_: object) -> None:
+    """Only the wake-up descriptor matters."""
+
+
+def _drain(fd: int) -> bytes:
+    try:
+        return os.read(fd, 512)
+    except BlockingIOError:
+        return b""
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
