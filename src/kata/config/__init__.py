@@ -1,1 +1,1 @@
-"""The settings table and what is derived from it: TOML, defaults, documentation."""
+"""Settings: one table, and everything derived from it; records that never change."""

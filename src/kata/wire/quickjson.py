@@ -30,7 +30,8 @@ class _Context:
     memo: dict[str, str] = {}
 
 
-_scan = _json.make_scanner(_Context())
+_context: Any = _Context()
+_scan = _json.make_scanner(_context)
 
 
 def loads(text: str | bytes) -> Any:
