@@ -41,21 +41,30 @@ class Call:
         self._done.acquire()
         self._payload = b""
         self._error: KataError | None = None
+        self.on_end: Callable[[], None] | None = None
 
     def finish(self, payload: bytes, error: KataError | None) -> None:
         """Deliver the answer (once; from the reading thread)."""
         if self._done.locked():
             self._payload, self._error = payload, error
             self._done.release()
+            if self.on_end is not None:
+                self.on_end()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait up to ``seconds`` for the answer; whether it is there."""
+        if not self._done.acquire(timeout=seconds):
+            return False
+        self._done.release()
+        return True
 
     def result(self, timeout: float = CALL_TIMEOUT) -> Message:
         """The answer; raises the peer's error, or ``AgentError`` after ``timeout`` seconds (< 0: never)."""
-        if not self._done.acquire(timeout=timeout):
+        if not self.ends_within(timeout):
             raise AgentError(
                 f'the agent did not answer "{self.method}" within {timeout:g} s',
                 hint="the guest may be overloaded or stuck; kata rm -f ends it",
             )
-        self._done.release()
         if self._error is not None:
             raise self._error
         return self._answer.decode(self._payload)
@@ -70,7 +79,6 @@ class Stream(Call):
         self.number = 0
         self.inbox: SimpleQueue[bytes | None] = SimpleQueue()
         self.ended = False
-        self.on_end: Callable[[], None] | None = None
         self._receive = ReceiveWindow()
         self._send = SendWindow()
         self._writing = method == "WriteInput"
@@ -89,10 +97,8 @@ class Stream(Call):
     def finish(self, payload: bytes, error: KataError | None) -> None:
         """The stream is over: wake whoever waits."""
         self.ended = True
-        super().finish(payload, error)
         self.inbox.put(None)
-        if self.on_end is not None:
-            self.on_end()
+        super().finish(payload, error)
 
     def read(self) -> bytes:
         """The next output, b"" at its end."""

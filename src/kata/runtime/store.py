@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
-LOST_EXIT_CODE = 255  # the supervisor died before it could tell the code
+LOST_EXIT_CODE = 137  # the virtual machine was ended from outside, as by SIGKILL
 _NAME_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 )
@@ -180,7 +180,7 @@ class Store:
     def forget(self, state: ContainerState) -> None:
         """Remove the directory and the name; nothing of it must be running."""
         directory = self.directory(state.id)
-        for name in ("state.json", "config.json", "log", "log.1", "control.sock", "lock"):
+        for name in ("state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock"):
             _unlink(f"{directory}/{name}")
         try:
             os.rmdir(directory)
