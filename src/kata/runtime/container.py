@@ -1,0 +1,179 @@
+"""A container in a running sandbox, by way of the agent: its processes and their streams."""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from kata.errors import KataError, NotFound
+from kata.runtime.streams import InputPump, OutputPump
+from kata.wire.agent_api import (
+    STDERR,
+    STDIN,
+    STDOUT,
+    ContainerRequest,
+    CreateContainerRequest,
+    ExecRequest,
+    ListProcessesResponse,
+    ProcessRequest,
+    ResizeRequest,
+    SignalRequest,
+    StatsResponse,
+    StreamRequest,
+    WaitResponse,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kata.runtime.rpc import Call, Client
+    from kata.runtime.streamlog import StreamLog
+
+ANSWER_S = 30.0  # for calls that only concern a process
+FOREVER = -1.0
+_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+class Process:
+    """A process of a container: its pending wait, and the pumps of its streams."""
+
+    def __init__(self, exec_id: str) -> None:
+        self.exec_id = exec_id
+        self.waiting: Call | None = None
+        self.outputs: list[OutputPump] = []
+        self.input: InputPump | None = None
+
+    def wait(self) -> WaitResponse:
+        """Wait for its exit; raises ``AgentError`` if the guest is gone."""
+        assert self.waiting is not None
+        answer = self.waiting.result(FOREVER)
+        assert isinstance(answer, WaitResponse)
+        return answer
+
+    def drain(self) -> None:
+        """Wait until all it wrote was delivered; give up its standard input."""
+        if self.input is not None:
+            self.input.finish()
+        for pump in self.outputs:
+            pump.wait()
+
+
+class Container:
+    """One container; the first process has the exec id ""."""
+
+    def __init__(self, client: Client, container_id: str) -> None:
+        self.id = container_id
+        self._client = client
+        self._lock = _thread.allocate_lock()
+        self._processes: dict[str, Process] = {}
+        self._last_exec = 0
+        self.init = Process("")
+
+    def begin(self, request: CreateContainerRequest) -> tuple[Call, Call]:
+        """Send create, wait and start, in that order; the pending answers of create and start.
+
+        They are sent together because every wake-up of a cold guest costs milliseconds; the
+        agent handles them in order and refuses the later ones if the first failed.
+        """
+        created = self._client.start("CreateContainer", request)
+        self.init.waiting = self._client.start("Wait", ProcessRequest(container_id=self.id))
+        started = self._client.start("StartContainer", ContainerRequest(container_id=self.id))
+        return created, started
+
+    def attach(
+        self,
+        process: Process,
+        fds: Mapping[int, int],
+        *,
+        log: StreamLog | None = None,
+        on_output: Callable[[], None] | None = None,
+        outputs: tuple[int, ...] = (STDOUT, STDERR),
+    ) -> None:
+        """Open the streams of a process: descriptors (owned from now on) by stream number."""
+        for number in outputs:
+            request = self._stream(process, number)
+            self_stream = self._client.stream("ReadOutput", request)
+            process.outputs.append(
+                OutputPump(
+                    self_stream, fds.get(number, -1), log=log, kind=_NAMES[number],
+                    on_first=on_output,
+                )
+            )  # fmt: skip
+        if STDIN in fds:
+            stream = self._client.stream("WriteInput", self._stream(process, STDIN))
+            process.input = InputPump(stream, fds[STDIN])
+
+    def _stream(self, process: Process, number: int) -> StreamRequest:
+        return StreamRequest(container_id=self.id, exec_id=process.exec_id, stream=number)
+
+    def exec(self, request: ExecRequest, fds: Mapping[int, int]) -> Process:
+        """Start one more process; takes over ``fds``. Raises what the agent refuses it for."""
+        with self._lock:
+            self._last_exec += 1
+            process = Process(f"exec-{self._last_exec}")
+        request.container_id, request.exec_id = self.id, process.exec_id
+        try:
+            self._client.call("Exec", request, ANSWER_S)
+        except KataError:
+            for fd in fds.values():
+                os.close(fd)
+            raise
+        process.waiting = self._client.start(
+            "Wait", ProcessRequest(container_id=self.id, exec_id=process.exec_id)
+        )
+        outputs = tuple(n for n in (STDOUT, STDERR) if n in fds)
+        with self._lock:
+            self._processes[process.exec_id] = process
+        self.attach(process, fds, outputs=outputs)
+        return process
+
+    def process(self, exec_id: str) -> Process:
+        """A process by its exec id; raises ``NotFound``."""
+        if not exec_id:
+            return self.init
+        with self._lock:
+            process = self._processes.get(exec_id)
+        if process is None:
+            raise NotFound(f'no such process: "{exec_id}"')
+        return process
+
+    def forget(self, process: Process) -> None:
+        """The end of an added process was reported: drop it."""
+        with self._lock:
+            self._processes.pop(process.exec_id, None)
+
+    def signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
+        """Send a signal to a process, or to all of the container."""
+        request = SignalRequest(
+            container_id=self.id, exec_id=exec_id, signal=number, all=everyone
+        )
+        self._client.call("Signal", request, ANSWER_S)
+
+    def resize(self, rows: int, columns: int, exec_id: str = "") -> None:
+        """Set the size of a process's terminal."""
+        request = ResizeRequest(
+            container_id=self.id, exec_id=exec_id, rows=rows, columns=columns
+        )
+        self._client.call("Resize", request, ANSWER_S)
+
+    def pause(self) -> None:
+        """Freeze every process."""
+        self._client.call("Pause", ContainerRequest(container_id=self.id), ANSWER_S)
+
+    def resume(self) -> None:
+        """Let every process go on."""
+        self._client.call("Resume", ContainerRequest(container_id=self.id), ANSWER_S)
+
+    def stats(self) -> StatsResponse:
+        """What it uses."""
+        answer = self._client.call("Stats", ContainerRequest(container_id=self.id), ANSWER_S)
+        assert isinstance(answer, StatsResponse)
+        return answer
+
+    def processes(self) -> ListProcessesResponse:
+        """Its processes."""
+        request = ContainerRequest(container_id=self.id)
+        answer = self._client.call("ListProcesses", request, ANSWER_S)
+        assert isinstance(answer, ListProcessesResponse)
+        return answer
