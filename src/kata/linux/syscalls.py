@@ -147,3 +147,17 @@ def personality(persona: int) -> int:
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """close_range(2): close every descriptor from ``first`` to ``last``."""
     syscall(SYS_CLOSE_RANGE, first, last, 0, what="close_range")
+
+
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+_AT_RECURSIVE = 0x8000
+
+
+def mount_setattr(target: str, attributes: int, *, recursive: bool = False) -> None:
+    """mount_setattr(2): set MOUNT_ATTR_* on a mount, or on all below it too."""
+    value = attributes.to_bytes(8, "little") + bytes(24)
+    flags = _AT_RECURSIVE if recursive else 0
+    syscall(
+        SYS_MOUNT_SETATTR, -100, _text(target), flags, value, len(value),
+        what=f"mount_setattr {target}",
+    )  # fmt: skip
