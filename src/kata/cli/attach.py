@@ -102,9 +102,12 @@ class Attachment:
                 else:
                     self._client.pump()
 
-    def wait(self) -> ExitResponse:
-        """Serve the process until it ends; raises what the supervisor reports."""
-        number = self._client.send("Wait", ProcessRequest(exec_id=self._exec_id))
+    def ask(self) -> int:
+        """Ask for the end of the process; what ``wait`` then waits for."""
+        return self._client.send("Wait", ProcessRequest(exec_id=self._exec_id))
+
+    def wait(self, number: int) -> ExitResponse:
+        """Serve the process until the answer to ``ask``; raises what the supervisor reports."""
         try:
             if self._terminal and is_terminal(0):
                 self._raw = RawTerminal(0)

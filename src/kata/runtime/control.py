@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import time
 from _socket import AF_UNIX, SCM_RIGHTS, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 
@@ -66,6 +67,8 @@ class ControlServer:
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self._handlers = handlers
         self._listener: Socket | None = None
+        self._busy = 0
+        self._counting = _thread.allocate_lock()
 
     def listen(self, directory: str) -> None:
         """Listen on ``control.sock`` in a directory; raises ``HostError``."""
@@ -109,6 +112,7 @@ class ControlServer:
                     if not isinstance(event, Request):
                         raise ProtocolError("control: only requests are expected")
                     taken, passed = passed, []
+                    self._count(1)
                     _thread.start_new_thread(self._answer, (sock, sending, event, taken))
         except (OSError, ProtocolError):
             pass  # the client went away or is not one of ours
@@ -134,6 +138,7 @@ class ControlServer:
                 sock.sendall(answer)
             except OSError:
                 pass  # nobody waits for the answer any more
+        self._count(-1)
 
     def _call(self, event: Request, fds: list[int]) -> Message:
         handler = self._handlers.get(event.method)
@@ -142,6 +147,16 @@ class ControlServer:
                 os.close(fd)
             raise Unsupported(f'unknown control method "{event.method}"')
         return handler(METHODS[event.method][0].decode(event.payload), fds)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._busy += change
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every call that arrived was answered, at most ``seconds``."""
+        end = time.monotonic() + seconds
+        while self._busy and time.monotonic() < end:
+            time.sleep(0.001)
 
     def close(self) -> None:
         """Accept no more connections."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from kata.errors import OK, KataError, ProtocolError, from_wire, name_of
+from kata.errors import OK, HypervisorError, KataError, ProtocolError, from_wire, name_of
 from kata.wire.protobuf import Message, bytes_, int32, int64, nested, repeated, string
 from kata.wire.record import record
 
@@ -63,10 +63,11 @@ class ResponseMessage(Message):
 
 
 class ErrorDetail(Message):
-    """Detail of our own errors, so that the class and the hint survive the wire."""
+    """Detail of our own errors, so that class, hint and console survive the wire."""
 
     name: str = string(1)
     hint: str = string(2)
+    console: str = string(3)
 
 
 _DETAIL_URL = "pykata/ErrorDetail"
@@ -74,7 +75,8 @@ _DETAIL_URL = "pykata/ErrorDetail"
 
 def status_of(error: KataError) -> Status:
     """The status an error travels as."""
-    detail = ErrorDetail(name=name_of(error), hint=error.hint).encode()
+    console = error.console if isinstance(error, HypervisorError) else ""
+    detail = ErrorDetail(name=name_of(error), hint=error.hint, console=console).encode()
     return Status(
         code=error.code,
         message=str(error),
@@ -87,7 +89,10 @@ def error_of(status: Status) -> KataError:
     for item in status.details:
         if item.type_url == _DETAIL_URL:
             detail = ErrorDetail.decode(item.value)
-            return from_wire(status.code, detail.name, status.message, detail.hint)
+            error = from_wire(status.code, detail.name, status.message, detail.hint)
+            if isinstance(error, HypervisorError):
+                error.console = detail.console
+            return error
     return from_wire(status.code, "", status.message, "")
 
 
