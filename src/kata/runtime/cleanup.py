@@ -1,0 +1,153 @@
+"""Removing containers, whatever state a crash or a power cut left them in."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from kata.errors import KataError, NotFound, WrongState
+from kata.runtime.control import connect
+from kata.runtime.control_api import StopRequest
+from kata.runtime.store import STOPPED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.runtime.store import ContainerState, Store
+
+_PATIENCE_S = 10.0
+_KILL = 9
+
+
+def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
+    """Remove a container; with ``force`` end it first, by whatever it takes.
+
+    Raises ``WrongState`` if it runs and ``force`` was not given.
+    """
+    if store.alive(state.id):
+        if state.status != STOPPED and not force:
+            raise WrongState(
+                f'container "{state.name}" is {state.status}',
+                hint=f"stop it first, or kata rm -f {state.name}",
+            )
+        _end(store, state)
+    store.forget(state)
+    _remove_cgroups(state)
+
+
+def _end(store: Store, state: ContainerState) -> None:
+    """Ask the supervisor to end; if it does not, kill it: its VMM dies with it."""
+    try:
+        client = connect(store.directory(state.id), state.name)
+        number = client.send("Stop", StopRequest(timeout=0))
+        poll = select.poll()
+        poll.register(client.fileno(), select.POLLIN)
+        while not client.answered(number) and not client.closed:
+            if not poll.poll(_PATIENCE_S * 1000):
+                break
+            client.pump()
+        client.close()
+    except KataError:
+        pass  # not listening yet, or not any more
+    if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
+        _kill_supervisor(store, state)
+        if not _gone_within(store, state, _PATIENCE_S):
+            raise WrongState(
+                f'the supervisor of container "{state.name}" does not end',
+                why=f"process {state.pid} still holds it",
+            )
+
+
+def _gone_within(store: Store, state: ContainerState, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while store.alive(state.id):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _kill_supervisor(store: Store, state: ContainerState) -> None:
+    """Kill whichever process holds the lock, by a pidfd checked after it was opened."""
+    path = f"{store.directory(state.id)}/lock"
+    for pid in _holders(path):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if pid in _holders(path):
+                from _signal import pidfd_send_signal
+
+                pidfd_send_signal(pidfd, _KILL)
+        except OSError:
+            pass
+        finally:
+            os.close(pidfd)
+
+
+def _holders(path: str) -> list[int]:
+    """The processes that have a file open."""
+    try:
+        wanted = os.stat(path)
+    except OSError:
+        return []
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            for fd in os.listdir(f"/proc/{name}/fd"):
+                info = os.stat(f"/proc/{name}/fd/{fd}")
+                if info.st_ino == wanted.st_ino and info.st_dev == wanted.st_dev:
+                    found.append(int(name))
+                    break
+        except OSError:
+            continue
+    return found
+
+
+def _remove_cgroups(state: ContainerState) -> None:
+    from kata.resources.apply import remove_sandbox
+
+    remove_sandbox(state.id)
+
+
+def collect(store: Store) -> list[str]:
+    """Remove all that belongs to no living supervisor and to no stopped container that is kept.
+
+    Gives a line for each thing removed.
+    """
+    removed = []
+    for container_id in store.ids():
+        if store.alive(container_id):
+            continue
+        try:
+            state = store.load(container_id)
+        except NotFound:
+            _forget_nameless(store, container_id)
+            removed.append(f"container {container_id[:12]} (no state)")
+            continue
+        if state.auto_remove or not state.finished_ns:
+            store.forget(state)
+            _remove_cgroups(state)
+            removed.append(f"container {state.name}")
+    removed += _dangling_names(store)
+    return removed
+
+
+def _forget_nameless(store: Store, container_id: str) -> None:
+    from kata.runtime.store import ContainerState
+
+    store.forget(ContainerState(id=container_id, name=container_id))
+
+
+def _dangling_names(store: Store) -> list[str]:
+    directory = f"{store.root}/names"
+    removed = []
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        link = f"{directory}/{name}"
+        if not os.path.isdir(store.directory(os.readlink(link))):
+            os.unlink(link)
+            removed.append(f"name {name}")
+    return removed
