@@ -1,0 +1,49 @@
+"""What most verbs begin with: the configuration, the store, the containers that were named."""
+
+from __future__ import annotations
+
+import os
+
+from kata.config.load import load
+from kata.errors import HostError, KataError
+from kata.runtime.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kata.cli.parse import Options
+    from kata.config.settings import Config
+
+
+def configuration(options: Options) -> Config:
+    """The configuration that the global options ask for; raises ``InvalidConfig``."""
+    return load(options.config, state_root=options.root or "", data_root=options.data_root or "")
+
+
+def open_store(options: Options) -> Store:
+    """The store of containers; raises ``HostError`` if we may not read it."""
+    root = configuration(options).runtime.state_root
+    if os.path.isdir(root) and not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        raise HostError(
+            f'cannot read the state directory "{root}"',
+            why="permission denied",
+            hint=f"run it as root: sudo kata {options.verb}",
+        )
+    return Store(root)
+
+
+def for_each(names: Iterable[str], options: Options, act: Callable[[str], None]) -> int:
+    """Do something to each; an error is told and the rest is done all the same.
+
+    Gives the exit code: that of the last error, or 0.
+    """
+    from kata.cli.report import report
+
+    code = 0
+    for name in names:
+        try:
+            act(name)
+        except KataError as error:
+            code = report(error, options)
+    return code

@@ -1,0 +1,139 @@
+"""The way in: find the verb, read its options, run it, and turn what went wrong into a message.
+
+Only the verb's own module is imported. ``main`` gives the exit code; ``enter`` is for the
+programs and ends the process at once, without the interpreter's slow farewell.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from kata.cli import grammar
+from kata.cli.parse import Options, Scanner, UsageError, parse
+from kata.errors import KataError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def enter(argv: Sequence[str], program: str = "kata") -> NoReturn:
+    """Run a program to its end: ``argv`` without the program's name."""
+    code = main(argv, program)
+    os._exit(code)
+
+
+def main(argv: Sequence[str], program: str = "kata") -> int:
+    """Run a command line; gives the exit code. Everything written has been flushed."""
+    if program != "kata":
+        from kata.cli.unavailable import main as unavailable
+
+        return _flush(unavailable(argv, program))
+    options = Options()
+    try:
+        return _flush(_run(argv, options))
+    except KataError as error:
+        from kata.cli.report import report
+
+        return _flush(report(error, options))
+    except KeyboardInterrupt:
+        return _flush(INTERRUPTED)
+    except BrokenPipeError:
+        return _flush(BROKEN_PIPE)
+    except Exception as error:
+        from kata.cli.report import report_unexpected
+
+        return _flush(report_unexpected(error, options))
+
+
+def _run(argv: Sequence[str], options: Options) -> int:
+    known = grammar.global_options()
+    scanner = Scanner("kata", known, options)
+    index = 0
+    while index < len(argv) and argv[index].startswith("-") and not options.help:
+        if argv[index] in ("--version", "-v"):
+            options.version = True
+            index += 1
+        else:
+            index = scanner.take(argv, index)
+    words = argv[index:]
+    if options.help or (not words and not options.version):
+        from kata.cli.help import show_overview
+
+        return show_overview()
+    if options.version:
+        from kata.cli.version import show_short
+
+        return show_short()
+    name, words = _find(words)
+    return _run_verb(name, words, options, known)
+
+
+def _run_verb(
+    name: str, words: Sequence[str], options: Options, known: tuple[grammar.Option, ...]
+) -> int:
+    verb = grammar.verb(name)
+    options.failure = verb.failure
+    parse(verb, words, options, known)
+    if options.help:
+        from kata.cli.help import show_brief
+
+        return show_brief(verb)
+    options.verb = name
+    code: int = __import__(verb.module, fromlist=("run",)).run(options)
+    return code
+
+
+def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The verb's full name and the words after it; raises ``UsageError``."""
+    first = words[0]
+    if first in grammar.GROUPS:
+        if len(words) == 1 or words[1] in ("--help", "-h", "help"):
+            return "help", [first]
+        first = f"{first} {words[1]}"
+        words = words[1:]
+    name = grammar.ALIASES.get(first, first)
+    if grammar.has(name):
+        return name, words[1:]
+    raise unknown_verb(first)
+
+
+def unknown_verb(name: str) -> UsageError:
+    """The error for a verb that does not exist, with the one that was probably meant."""
+    from kata.cli.suggest import nearest
+
+    near = nearest(name, [*grammar.names(), *grammar.GROUPS, *grammar.ALIASES])
+    return UsageError(
+        f'unknown command "{name}"',
+        why=f'did you mean "kata {near}"?' if near else "",
+        hint="kata --help lists the commands",
+        exit_code=1,
+    )
+
+
+def _flush(code: int) -> int:
+    """Flush what was printed; a reader that went away is no news to anyone."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            _discard(stream.fileno())
+            code = code or BROKEN_PIPE
+        except OSError as error:
+            _discard(stream.fileno())
+            if code == 0:
+                code = 1
+                os.write(2, f"kata: cannot write the output: {error.strerror}\n".encode())
+    return code
+
+
+def _discard(fd: int) -> None:
+    """Let what cannot be written go to nowhere, so that the interpreter does not try again."""
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, fd)
+    os.close(null)
