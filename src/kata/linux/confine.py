@@ -9,12 +9,14 @@ Sources: clone(2), pid_namespaces(7), capabilities(7), prctl(2), pivot_root(2), 
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum
+import _socket
+import fcntl
 import os
 import select
-import socket
 
 from kata.errors import HostError
+from kata.linux import fds as fdlib
 from kata.linux import syscalls as sys
 from kata.wire.record import record
 
@@ -73,12 +75,12 @@ class Confinement:
 class Process:
     """A confined child: pid 1 of its pid namespace, if it has one of its own."""
 
-    def __init__(self, name: str, pid: int, status: socket.socket) -> None:
+    def __init__(self, name: str, pid: int, status: _socket.socket) -> None:
         self.name = name
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.listener = -1  # of seccomp notifications, after ``confirm``
-        self._status: socket.socket | None = status
+        self._status: _socket.socket | None = status
         self._exit: int | None = None
 
     def confirm(self) -> None:
@@ -86,18 +88,16 @@ class Process:
         status, self._status = self._status, None
         if status is None:
             return
-        with status:
-            while True:
-                data, fds, _, _ = socket.recv_fds(status, 4096, 1)
-                if fds:
-                    self.listener = fds[0]
-                elif not data:
-                    return
-                else:
-                    step, _, why = data.decode(errors="replace").partition("\0")
-                    self.wait()
-                    self.close()
-                    raise HostError(f"cannot start {self.name}: {step}", why=why)
+        data = b"listener"
+        while data == b"listener":
+            data, received = fdlib.receive(status, 4096, 1)
+            self.listener = received[0] if received else self.listener
+        status.close()
+        if data:
+            step, _, why = data.decode(errors="replace").partition("\0")
+            self.wait()
+            self.close()
+            raise HostError(f"cannot start {self.name}: {step}", why=why)
 
     def close_listener(self) -> None:
         """No more opens are intercepted: those that would be, fail with ENOSYS."""
@@ -119,7 +119,7 @@ class Process:
             self._exit = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._exit
 
-    def kill(self, signal: int = _signal.SIGKILL) -> None:
+    def kill(self, signal: int = 9) -> None:
         """Send a signal; nothing if it has ended."""
         if self._exit is None:
             try:
@@ -151,7 +151,7 @@ def spawn(
     if confinement.intercept_open:
         import kata.linux.seccomp_notify  # noqa: F401 (here, so that the child finds it loaded)
     name = os.path.basename(argv[0])
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = fdlib.pair(_socket.SOCK_SEQPACKET)
     try:
         pid = sys.clone(confinement.namespaces)
     except OSError as error:
@@ -171,7 +171,7 @@ def spawn(
 class _Child:
     """The new process between clone and execve; every method is one step, named in errors."""
 
-    def __init__(self, confinement: Confinement, status: socket.socket) -> None:
+    def __init__(self, confinement: Confinement, status: _socket.socket) -> None:
         self._c = confinement
         self._status = status
         self._step = "start"
@@ -196,7 +196,7 @@ class _Child:
         self._step = "pass descriptors"
         # the status socket must be out of the way of the numbers to be given
         moved = [(number, _moved(fd)) for number, fd in fds.items()]
-        self._status = socket.socket(fileno=_moved(self._status.detach()))
+        self._status = _socket.socket(fileno=_moved(self._status.detach()))
         null = _moved(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
         moved += [(n, null) for n in (0, 1, 2) if n not in fds]
         os.setsid()
@@ -301,7 +301,7 @@ class _Child:
             sys.prctl(sys.PR_SET_NO_NEW_PRIVS, 1)
 
     def _follow_parent(self) -> None:
-        """Ask for SIGKILL when the parent ends (a change of uid forgets it); it may have already."""
+        """Ask for SIGKILL when the parent ends, which it may have; a change of uid forgets it."""
         if not self._c.die_with_parent:
             return
         self._step = "follow the parent"
@@ -316,14 +316,12 @@ class _Child:
 
         self._step = "intercept opens"
         listener = seccomp_notify.install()
-        socket.send_fds(self._status, [b"listener"], [listener])
+        fdlib.send(self._status, b"listener", [listener])
         os.close(listener)
 
 
 def _moved(fd: int) -> int:
     """A duplicate (close-on-exec) with a number that no program is given."""
-    import fcntl
-
     return fcntl.fcntl(fd, _F_DUPFD_CLOEXEC, 200)
 
 

@@ -25,7 +25,7 @@ _RET_ALLOW, _RET_USER_NOTIF = 0x7FFF0000, 0x7FC00000
 _LOAD, _JUMP, _JUMP_EQUAL, _AND, _RETURN = 0x20, 0x05, 0x15, 0x54, 0x06
 _ARCH_X86_64, _SYS_OPEN, _SYS_OPENAT = 0xC000003E, 2, 257
 
-# struct seccomp_notif: id, pid, flags, then seccomp_data: nr, arch, instruction pointer, 6 arguments
+# struct seccomp_notif: id, pid, flags; seccomp_data: nr, arch, instruction pointer, 6 arguments
 _NOTIF = Struct("=QIIiIQ6Q")
 _NOTIF_RESP = Struct("=QqiI")  # id, val, error, flags
 _NOTIF_ADDFD = Struct("=QIIII")  # id, flags, srcfd, newfd, newfd_flags

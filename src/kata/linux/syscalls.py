@@ -31,6 +31,7 @@ SYS_MOUNT_SETATTR, SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLOSE_RANGE = 442, 428, 42
 SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
 
 SECCOMP_SET_MODE_FILTER = 1
+_SIGCHLD = 17
 _CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -116,10 +117,8 @@ def clone(flags: int) -> int:
     The interpreter lock is kept across the call, but no at-fork handlers run: only for a
     process with a single thread, whose child soon executes a program or leaves with ``os._exit``.
     """
-    import signal
-
     result = _held.syscall(
-        ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | int(signal.SIGCHLD)),
+        ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | _SIGCHLD),
         ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_ulong(0),
     )  # fmt: skip
     return _check(result, f"clone {flags:#x}")
