@@ -9,8 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import time
-from _socket import AF_UNIX, SCM_RIGHTS, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
-from _socket import socket as Socket
+from _socket import AF_UNIX, SCM_RIGHTS, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 
 from kata.errors import HostError, KataError, NotFound, ProtocolError, Unsupported, WrongState
 from kata.runtime.control_api import METHODS, SERVICE
@@ -20,16 +19,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing import Any
+
     from kata.wire.protobuf import Message
 
-    Handler = Callable[[Message, list[int]], Message]
+    Handler = Callable[[Any, list[int]], Message]
 
 _MAX_FDS = 8
 _RECEIVE = 64 << 10
 _CMSG_CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC
 
 
-def send_with_fds(sock: Socket, data: bytes, fds: Sequence[int]) -> None:
+def send_with_fds(sock: socket, data: bytes, fds: Sequence[int]) -> None:
     """Send all of ``data``, the descriptors with its first byte."""
     if fds:
         rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
@@ -37,7 +38,7 @@ def send_with_fds(sock: Socket, data: bytes, fds: Sequence[int]) -> None:
     sock.sendall(data)
 
 
-def receive_with_fds(sock: Socket) -> tuple[bytes, list[int]]:
+def receive_with_fds(sock: socket) -> tuple[bytes, list[int]]:
     """Receive some bytes and the descriptors that came with them (close-on-exec)."""
     data, ancillary, _, _ = sock.recvmsg(_RECEIVE, 16 + _MAX_FDS * 4, _CMSG_CLOEXEC)
     fds = [
@@ -61,18 +62,44 @@ class Pinned:
         os.close(self._fd)
 
 
+class _Peer:
+    """A connection shared by the threads that answer its calls; the last one closes it."""
+
+    def __init__(self, sock: socket) -> None:
+        self._sock = sock
+        self._lock = _thread.allocate_lock()
+        self._holders = 1
+
+    def hold(self) -> None:
+        with self._lock:
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                self._sock.close()
+
+    def send(self, data: bytes) -> None:
+        with self._lock:
+            try:
+                self._sock.sendall(data)
+            except OSError:
+                pass  # nobody waits for the answer any more
+
+
 class ControlServer:
     """Answers control calls; every connection and every call has a thread of its own."""
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self._handlers = handlers
-        self._listener: Socket | None = None
+        self._listener: socket | None = None
         self._busy = 0
         self._counting = _thread.allocate_lock()
 
     def listen(self, directory: str) -> None:
         """Listen on ``control.sock`` in a directory; raises ``HostError``."""
-        listener = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         pinned = Pinned(directory)
         try:
             listener.bind(f"{pinned.path}/control.sock")
@@ -86,21 +113,21 @@ class ControlServer:
         self._listener = listener
         _thread.start_new_thread(self._accept, (listener,))
 
-    def _accept(self, listener: Socket) -> None:
+    def _accept(self, listener: socket) -> None:
         while True:
             try:
                 fd, _ = listener._accept()  # type: ignore[attr-defined]
             except OSError:
                 return
-            self.serve(Socket(fileno=fd))
+            self.serve(socket(fileno=fd))
 
-    def serve(self, sock: Socket) -> None:
+    def serve(self, sock: socket) -> None:
         """Answer calls on one connection, in the background."""
         _thread.start_new_thread(self._connection, (sock,))
 
-    def _connection(self, sock: Socket) -> None:
+    def _connection(self, sock: socket) -> None:
+        peer = _Peer(sock)
         connection = Connection()
-        sending = _thread.allocate_lock()
         passed: list[int] = []
         try:
             while True:
@@ -113,19 +140,15 @@ class ControlServer:
                         raise ProtocolError("control: only requests are expected")
                     taken, passed = passed, []
                     self._count(1)
-                    _thread.start_new_thread(self._answer, (sock, sending, event, taken))
+                    peer.hold()
+                    _thread.start_new_thread(self._answer, (peer, event, taken))
         except (OSError, ProtocolError):
             pass  # the client went away or is not one of ours
         for fd in passed:
             os.close(fd)
-        try:
-            sock.shutdown(SHUT_RDWR)
-        except OSError:
-            pass
+        peer.release()
 
-    def _answer(
-        self, sock: Socket, sending: _thread.LockType, event: Request, fds: list[int]
-    ) -> None:
+    def _answer(self, peer: _Peer, event: Request, fds: list[int]) -> None:
         try:
             answer = Connection.respond(event.stream, self._call(event, fds).encode())
         except KataError as error:
@@ -133,11 +156,8 @@ class ControlServer:
         except Exception as error:
             failure = KataError(f"internal error in the supervisor: {error!r}")
             answer = Connection.fail(event.stream, failure)
-        with sending:
-            try:
-                sock.sendall(answer)
-            except OSError:
-                pass  # nobody waits for the answer any more
+        peer.send(answer)
+        peer.release()
         self._count(-1)
 
     def _call(self, event: Request, fds: list[int]) -> Message:
@@ -171,7 +191,7 @@ class ControlServer:
 class ControlClient:
     """One connection to a supervisor."""
 
-    def __init__(self, sock: Socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self._sock = sock
         self._connection = Connection()
         self._methods: dict[int, str] = {}
@@ -240,11 +260,11 @@ def lost() -> KataError:
 
 def connect(directory: str, name: str) -> ControlClient:
     """Connect to the supervisor that owns a container directory; raises ``WrongState``."""
-    sock = Socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     try:
         pinned = Pinned(directory)
     except OSError:
         raise NotFound(f'no such container: "{name}"') from None
+    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     try:
         sock.connect(f"{pinned.path}/control.sock")
     except OSError:

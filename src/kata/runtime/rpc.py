@@ -20,7 +20,7 @@ from kata.wire.ttrpc import Connection, Data, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Socket
+    from _socket import socket
     from collections.abc import Callable
 
     from kata.wire.protobuf import Message
@@ -140,7 +140,7 @@ class Stream(Call):
 class Client:
     """Calls and streams over a connected stream socket; owns the socket."""
 
-    def __init__(self, sock: Socket, *, name: str = "agent") -> None:
+    def __init__(self, sock: socket, *, name: str = "agent") -> None:
         self._sock = sock
         self._name = name
         self._connection = Connection(max_message=MAX_MESSAGE)

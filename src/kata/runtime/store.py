@@ -130,7 +130,8 @@ class Store:
             raise NotFound(f'no such container: "{container_id}"') from None
         if state.status != STOPPED and not self.alive(container_id):
             state = replace(
-                state, status=STOPPED, exit_code=LOST_EXIT_CODE, pid=0, vmm_pid=0,
+                state,
+                status=STOPPED, exit_code=LOST_EXIT_CODE, pid=0, vmm_pid=0,
                 error=state.error or "the supervisor of this container was killed",
             )  # fmt: skip
         return state
@@ -174,7 +175,7 @@ class Store:
             if len(matches) == 1:
                 return self.load(matches[0])
             if matches:
-                raise NotFound(f'"{reference}" is ambiguous', why=f"{len(matches)} containers match")
+                raise NotFound(f'"{reference}" is ambiguous', why=f"{len(matches)} match")
         raise NotFound(f'no such container: "{reference}"', hint="kata ps -a lists them")
 
     def forget(self, state: ContainerState) -> None:

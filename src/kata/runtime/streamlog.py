@@ -27,7 +27,7 @@ def timestamp(ns: int) -> str:
 def entries(stream: str, data: bytes, stamp: str) -> bytes:
     """The log entries for a piece of output."""
     head = f"{stamp} {stream} ".encode()
-    out = []
+    out: list[bytes] = []
     for line in _pieces(data):
         mark = b"F " if line.endswith(b"\n") else b"P "
         out += (head, mark, line.removesuffix(b"\n"), b"\n")

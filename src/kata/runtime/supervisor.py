@@ -29,7 +29,7 @@ from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Socket
+    from _socket import socket
     from collections.abc import Mapping
 
     from kata.config.settings import Config
@@ -91,7 +91,7 @@ class Supervisor:
             "Processes": self._on_processes, "Inspect": self._on_inspect,
         })  # fmt: skip
 
-    def run(self, channel: Socket, fds: Mapping[int, int]) -> None:
+    def run(self, channel: socket, fds: Mapping[int, int]) -> None:
         """Serve the sandbox to its end. ``channel`` is the command line's connection."""
         try:
             self._sandbox.launch()
@@ -200,7 +200,7 @@ class Supervisor:
         self._finished.set()
 
     def _running(self) -> Container:
-        """The container, once it has started; raises what kept it from starting, or ``WrongState``."""
+        """The container once it has started; raises what kept it from that, or ``WrongState``."""
         self._started.wait()
         if self._failure is not None:
             raise self._failure
@@ -216,7 +216,7 @@ class Supervisor:
             raise self._failure
         return StartedResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
 
-    def _on_wait(self, request: agent_api.ProcessRequest, _fds: list[int]) -> ExitResponse:  # type: ignore[override]
+    def _on_wait(self, request: agent_api.ProcessRequest, _fds: list[int]) -> ExitResponse:
         if not request.exec_id:
             self._finished.wait()
             if self._failure is not None:
@@ -310,7 +310,7 @@ def _describe(error: KataError) -> str:
 
 
 def supervise(
-    supervisor: Supervisor, channel: Socket, fds: Mapping[int, int], keep: set[int], log: str
+    supervisor: Supervisor, channel: socket, fds: Mapping[int, int], keep: set[int], log: str
 ) -> None:
     """Turn this freshly forked process into the supervisor, and never return.
 

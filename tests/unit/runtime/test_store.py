@@ -1,0 +1,112 @@
+"""The state on disk: names, locks, atomic replacement, recovery."""
+
+import os
+
+import pytest
+
+from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.runtime.store import (
+    LOST_EXIT_CODE,
+    RUNNING,
+    STOPPED,
+    ContainerState,
+    Store,
+    check_name,
+    new_id,
+)
+from kata.wire.record import replace
+
+
+def make(store, name="one", **more):
+    state = ContainerState(id=new_id(), name=name, created_ns=1, **more)
+    return state, store.create(state)
+
+
+def test_state_survives_a_round_trip(tmp_path):
+    """What was saved is what is loaded, tuples and all."""
+    store = Store(str(tmp_path / "state"))
+    state, lock = make(store, command=("sh", "-c", "x"), labels=(("a", "b"),))
+    assert store.load(state.id) == state
+    os.close(lock)
+
+
+def test_a_name_is_taken_once(tmp_path):
+    """The second container of a name is refused, and leaves nothing."""
+    store = Store(str(tmp_path))
+    first, lock = make(store)
+    with pytest.raises(AlreadyExists, match=first.id[:12]):
+        make(store)
+    assert store.ids() == [first.id]
+    os.close(lock)
+
+
+def test_a_dangling_name_is_free(tmp_path):
+    """A name left by a crash in the middle of a removal does not block anybody."""
+    store = Store(str(tmp_path))
+    os.makedirs(tmp_path / "names")
+    os.symlink("f" * 64, tmp_path / "names" / "one")
+    _, lock = make(store)
+    os.close(lock)
+
+
+def test_death_of_the_supervisor_is_seen(tmp_path):
+    """A running container whose lock is free counts as killed."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    store.save(replace(state, status=RUNNING))
+    assert store.load(state.id).status == RUNNING
+    os.close(lock)
+    lost = store.load(state.id)
+    assert (lost.status, lost.exit_code) == (STOPPED, LOST_EXIT_CODE)
+    assert "killed" in lost.error
+
+
+def test_two_who_ask_do_not_take_each_other_for_the_owner(tmp_path):
+    """Asking for liveness shares the lock."""
+    import fcntl
+
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    os.close(lock)
+    fd = os.open(f"{store.directory(state.id)}/lock", os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    assert not store.alive(state.id)
+    os.close(fd)
+
+
+def test_find_by_name_id_and_beginning(tmp_path):
+    """A container is found by its name, its id, and an unambiguous beginning of it."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    for reference in ("one", state.id, state.id[:6]):
+        assert store.find(reference).id == state.id
+    for reference in ("two", "", "../one", "."):
+        with pytest.raises(NotFound):
+            store.find(reference)
+    os.close(lock)
+
+
+def test_forget_leaves_nothing(tmp_path):
+    """Directory and name go, whatever else lies in the directory."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    (tmp_path / state.id / "stray").write_text("x")
+    store.forget(state)
+    assert store.ids() == []
+    assert os.listdir(tmp_path / "names") == []
+    os.close(lock)
+
+
+def test_unwritable_root_is_one_clear_error(tmp_path):
+    """A state root that is no directory is refused with what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="cannot write to the state directory") as caught:
+        make(Store(str(tmp_path / "file")))
+    assert "--root" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["", "a", "-ab", "a/b", "a b", "é1", "x" * 201])
+def test_bad_names_are_refused(name):
+    """Docker's rule for names."""
+    with pytest.raises(InvalidInput):
+        check_name(name)
