@@ -1,0 +1,89 @@
+"""What the rest of kata knows of a hypervisor: a machine plus bindings gives a running ``Vm``.
+
+The one rule: small. Whatever only some hypervisors can do is declared in
+``machine.capabilities`` and asked for before anything is started, never refused half way.
+
+A start has two halves, so that the caller can work while the VMM does: ``start`` (of a driver, e.g.
+``hypervisors.qemu.driver``) spawns and returns; ``Vm.wait_ready`` finishes. ``start`` must be called by
+the main thread of a single-threaded process, which has to live as long as the VM.
+"""
+
+from __future__ import annotations
+
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Vm(Protocol):
+        """A running virtual machine. Methods may be called by any thread unless said otherwise."""
+
+        @property
+        def agent(self) -> Socket:
+            """Our end of the agent's channel: a connected stream socket, there from the start."""
+
+        @property
+        def pid(self) -> int:
+            """The VMM's process id on the host."""
+
+        def wait_ready(self, timeout: float) -> None:
+            """Wait until the guest runs (restored, or begun to boot), confined for good.
+
+            Called once, by the main thread. From then on its death is watched.
+            Raises ``HypervisorError`` with the VMM's message and the console, or ``HostError``.
+            """
+
+        def on_death(self, callback: Callable[[str], None]) -> None:
+            """Call ``callback(reason)`` once, in another thread, when the VMM ends by itself."""
+
+        def death(self) -> str:
+            """Why the VMM is gone, "" while it lives."""
+
+        def console_tail(self) -> str:
+            """The end of what the guest wrote to its console (at most 64 KiB)."""
+
+        def pause(self) -> None:
+            """Stop all virtual processors."""
+
+        def resume(self) -> None:
+            """Let them run."""
+
+        def plug_share(self) -> None:
+            """Plug the file share whose daemon is bound (``Bindings.share``); the guest finds its tag."""
+
+        def stop(self) -> None:
+            """Kill the VMM and reap it, close everything; no matter its state, any number of times."""
+
+
+@record
+class Bindings:
+    """The descriptors of one start; the caller keeps and closes them (after ``wait_ready``).
+
+    ``memory``: a file to map as the guest's memory; -1: fresh memory. A template's file is given
+    read-only and mapped privately; with ``Machine.shared_memory`` it must be writable.
+    ``state``: frozen device state to restore, open for reading at its beginning; -1: cold boot.
+    ``disks``: (slot, descriptor, read-only). ``share``: connected vhost-user socket of a virtio-fs
+    daemon.
+    """
+
+    memory: int = -1
+    state: int = -1
+    disks: tuple[tuple[int, int, bool], ...] = ()
+    share: int = -1
+
+
+@record
+class Options:
+    """How the VMM process is run: its program, its user, its own system call filter.
+
+    ``memory_path``: where a copy of the memory may be put if this kernel cannot hand QEMU a
+    descriptor for it (no seccomp notifications).
+    """
+
+    program: str
+    uid: int
+    sandbox: bool = True
+    scratch: str = ""

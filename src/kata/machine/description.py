@@ -1,0 +1,48 @@
+"""A virtual machine described in no hypervisor's words.
+
+The one rule: values only. Descriptors, sockets and paths of one particular start are bound to it
+elsewhere (``hypervisors.interface.Bindings``), so that a machine can be compared, hashed, printed,
+and be the key of a template.
+"""
+
+from __future__ import annotations
+
+from kata.wire.record import fields, record
+
+AGENT_PORT = "kata.agent.0"  # name of the virtio-serial port of the agent's channel
+SHARE_TAG = "kata"  # tag of the file share
+NETWORK_MAC = "02:00:00:00:00:01"  # of the wired network slot, until an endpoint gives another
+_HOST_SIDE = frozenset(("kernel", "initrd", "shared_memory"))
+
+
+@record
+class Machine:
+    """What the guest sees, and how its memory is held.
+
+    ``kernel`` and ``initrd`` are host paths, ``image_digest`` their content's identity;
+    ``block_slots`` disks named ``layer0``… are wired, empty until bound; ``network_slot`` wires a
+    card without a peer; ``shared_memory`` lets another process map the memory (virtio-fs).
+    """
+
+    kernel: str
+    initrd: str
+    image_digest: str
+    command_line: str
+    machine_type: str = "pc"
+    accelerator: str = "tcg"
+    cpu_model: str = "max"
+    vcpus: int = 1
+    memory_mib: int = 512
+    block_slots: int = 8
+    network_slot: bool = True
+    shared_memory: bool = False
+
+
+def serial_of(slot: int) -> str:
+    """The serial number by which the guest finds the disk in ``slot``."""
+    return f"layer{slot}"
+
+
+def guest_visible(machine: Machine) -> dict[str, object]:
+    """The fields a template depends on: all but how the host side is arranged."""
+    return {name: value for name, value in fields(machine).items() if name not in _HOST_SIDE}
