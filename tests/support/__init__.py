@@ -1,0 +1,1 @@
+"""What the tests share: what must not be left behind, tools and rights, running the product."""
