@@ -33,6 +33,7 @@ SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
 SECCOMP_SET_MODE_FILTER = 1
 _SIGCHLD = 17
 _CAPABILITY_VERSION_3 = 0x20080522
+_SIGCHLD = 17
 
 libc = ctypes.CDLL(None, use_errno=True)
 _held = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: for calls that fork
@@ -159,4 +160,75 @@ def mount_setattr(target: str, attributes: int, *, recursive: bool = False) -> N
     syscall(
         SYS_MOUNT_SETATTR, -100, _text(target), flags, value, len(value),
         what=f"mount_setattr {target}",
+    )  # fmt: skip
+
+
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 1, 2, 4
+RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME, MOUNT_ATTR_ATIME = 0x10, 0x20, 0x70
+MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOSYMFOLLOW = 0x80, 0x200000
+AT_FDCWD, AT_RECURSIVE, AT_EMPTY_PATH = -100, 0x8000, 0x1000
+RB_POWER_OFF, RB_AUTOBOOT = 0x4321FEDC, 0x01234567
+SYS_KEYCTL, SYS_REBOOT, SYS_BPF = 250, 169, 321
+
+
+def openat2(directory: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): a descriptor that is closed on exec."""
+    numbers = (flags | os.O_CLOEXEC, mode, resolve)
+    how = b"".join(n.to_bytes(8, "little") for n in numbers)
+    return syscall(SYS_OPENAT2, directory, _text(path), how, len(how), what=f"open {path}")
+
+
+def mount_setattr(path: str, flags: int, attributes: int, clear: int = 0) -> None:
+    """mount_setattr(2) on a path; ``flags`` may be ``AT_RECURSIVE``."""
+    attr = b"".join(n.to_bytes(8, "little") for n in (attributes, clear, 0, 0))
+    what = f"mount_setattr {path}"
+    syscall(SYS_MOUNT_SETATTR, AT_FDCWD, _text(path), flags, attr, len(attr), what=what)
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a copy (closed on exec) of another process's descriptor."""
+    return syscall(SYS_PIDFD_GETFD, pidfd, fd, 0, what="pidfd_getfd")
+
+
+def finit_module(fd: int, parameters: str = "") -> None:
+    """finit_module(2): load a kernel module from an open file."""
+    syscall(SYS_FINIT_MODULE, fd, _text(parameters), 0, what="finit_module")
+
+
+def reboot(command: int) -> None:
+    """reboot(2) with one of the ``RB_*`` commands; does not sync first."""
+    _check(libc.reboot(ctypes.c_int(command - (1 << 32) if command >> 31 else command)), "reboot")
+
+
+_AT_FDCWD, _AT_EMPTY_PATH, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = -100, 0x1000, 1, 0o2000000
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+
+
+def clone_tree(fd: int, attributes: int, *, recursive: bool = False) -> int:
+    """open_tree(2): a detached, private copy of the mount at ``fd``, MOUNT_ATTR_* set on it.
+
+    The descriptor returned is all there is of it: no mount table shows it, and closing it ends it.
+    """
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    tree = syscall(
+        SYS_OPEN_TREE, fd, b"", flags | _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC, what="open_tree"
+    )
+    # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
+    value = attributes.to_bytes(8, "little") + bytes(8) + MS_PRIVATE.to_bytes(8, "little")
+    value += bytes(8)
+    try:
+        syscall(SYS_MOUNT_SETATTR, tree, b"", flags, value, len(value), what="mount_setattr")
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): attach a detached mount tree."""
+    syscall(
+        SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH,
+        what=f"move_mount {target}",
     )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Opening and making paths inside a directory that may hold hostile symbolic links.
+
+The rule: every path is resolved by openat2(2) with RESOLVE_IN_ROOT, so a link, however it is
+changed meanwhile, can only lead to somewhere inside the root.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kata.errors import GuestError
+from kata.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_ENOENT, _MAX_LINKS = 2, 40
+
+
+def open_path(root: int, path: str, flags: int = 0) -> int:
+    """An ``O_PATH`` descriptor of ``path`` inside the directory ``root``."""
+    return openat2(root, path, os.O_PATH | flags, 0, _RESOLVE)
+
+
+def make_directory(root: int, path: str, mode: int = 0o755) -> int:
+    """Make a directory with its parents; an ``O_PATH`` descriptor of it."""
+    return _make(root, path, mode, _MAX_LINKS)
+
+
+def make_file(root: int, path: str, mode: int = 0o644) -> int:
+    """Make an empty file, unless anything is there; an ``O_PATH`` descriptor of it."""
+    try:
+        return open_path(root, path)
+    except OSError as error:
+        if error.errno != _ENOENT:
+            raise
+    head, name = os.path.split(path.rstrip("/"))
+    parent = make_directory(root, head or "/")
+    try:
+        target = _link_target(parent, name, head)
+        if target:
+            return make_file(root, target, mode)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, mode, dir_fd=parent))
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _make(root: int, path: str, mode: int, links: int) -> int:
+    try:
+        return open_path(root, path, os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno != _ENOENT:
+            raise
+    if not links:
+        raise GuestError(f'cannot make "{path}" in the container', why="too many symbolic links")
+    head, name = os.path.split(path.rstrip("/"))
+    if name in ("", ".", ".."):
+        raise GuestError(f'cannot make "{path}" in the container', why="not a plain path")
+    parent = _make(root, head or "/", mode, links - 1)
+    try:
+        target = _link_target(parent, name, head)
+        if target:
+            return _make(root, target, mode, links - 1)
+        try:
+            os.mkdir(name, mode, dir_fd=parent)
+        except FileExistsError:
+            pass  # made meanwhile: opened with the same care below
+        return os.open(
+            name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
+        )
+    finally:
+        os.close(parent)
+
+
+def _link_target(parent: int, name: str, head: str) -> str:
+    """Where the (dangling) link ``name`` leads, as a path in the root; "" if it is no link."""
+    try:
+        target = os.readlink(name, dir_fd=parent)
+    except OSError:
+        return ""
+    return target if target.startswith("/") else f"{head}/{target}"
+
+
+def text_of(fd: int) -> str:
+    """A path that names an open descriptor; mount(2) follows it to the file itself."""
+    return f"/proc/self/fd/{fd}"

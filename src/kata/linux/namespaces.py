@@ -1,0 +1,58 @@
+"""Namespaces: the names OCI and /proc/PID/ns give them, and entering them.
+
+The rule: nothing here looks at another process than the one named.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kata.linux import syscalls
+
+# OCI's name -> (the flag, the file in /proc/PID/ns); runtime-spec, config-linux.md "Namespaces"
+KINDS: dict[str, tuple[int, str]] = {
+    "user": (syscalls.CLONE_NEWUSER, "user"),
+    "ipc": (syscalls.CLONE_NEWIPC, "ipc"),
+    "uts": (syscalls.CLONE_NEWUTS, "uts"),
+    "network": (syscalls.CLONE_NEWNET, "net"),
+    "cgroup": (syscalls.CLONE_NEWCGROUP, "cgroup"),
+    "time": (syscalls.CLONE_NEWTIME, "time"),
+    "pid": (syscalls.CLONE_NEWPID, "pid"),
+    "mount": (syscalls.CLONE_NEWNS, "mnt"),
+}
+
+
+def path_of(kind: str, pid: int | str = "self", proc: str = "/proc") -> str:
+    """The file that stands for a process's namespace."""
+    return f"{proc}/{pid}/ns/{KINDS[kind][1]}"
+
+
+def enter(kind: str, path: str) -> None:
+    """Enter the namespace that ``path`` stands for; for ``pid``, children will be in it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(fd, KINDS[kind][0])
+    finally:
+        os.close(fd)
+
+
+def enter_process(pidfd: int, kinds: tuple[str, ...]) -> None:
+    """Enter several namespaces of one process at once (setns(2) with a pidfd, Linux 5.8)."""
+    flags = 0
+    for kind in kinds:
+        flags |= KINDS[kind][0]
+    syscalls.setns(pidfd, flags)
+
+
+def loopback_up() -> None:
+    """Bring up ``lo`` of the current network namespace (netdevice(7), SIOCSIFFLAGS)."""
+    import _socket
+    from fcntl import ioctl
+
+    up_running = 0x41
+    request = b"lo".ljust(16, b"\0") + up_running.to_bytes(2, "little") + bytes(22)
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        ioctl(sock.fileno(), 0x8914, request)
+    finally:
+        sock.close()
