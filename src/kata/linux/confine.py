@@ -32,7 +32,7 @@ _SCRATCH = "/tmp"  # a directory that every system has; covered only in the chil
 _ROOT_SIZE = "64k"
 _SYS_PRLIMIT64 = 302
 _F_DUPFD_CLOEXEC, _CLOSE_RANGE_CLOEXEC = 1030, 4
-# SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP, both locked: being uid 0 means nothing
+# SECBIT_NOROOT (and _LOCKED), SECBIT_NO_SETUID_FIXUP (and _LOCKED): being uid 0 means nothing
 _SECUREBITS = 1 | 2 | 4 | 8
 _LAST_CAPABILITY = 63
 _REMOUNT = sys.MS_REMOUNT | sys.MS_BIND | sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC
@@ -49,13 +49,23 @@ class Bind:
 
 
 @record
+class Tree:
+    """A detached mount tree (open_tree(2)), by descriptor, attached at ``target``."""
+
+    fd: int
+    target: str
+
+
+@record
 class Confinement:
     """What a program may have.
 
     ``namespaces`` are CLONE_NEW* flags; with CLONE_NEWNS the root becomes an empty tmpfs holding
     ``binds``, ``links`` (target, text) and ``devices`` (host paths, made owned by ``uid``), which
-    is read-only from then on. ``capabilities`` is a mask kept in every set; rlimits are
-    (resource, value) and set both limits. ``hostname`` needs CLONE_NEWUTS.
+    is read-only from then on. ``trees`` come after the binds; ``proc`` mounts /proc (processes
+    only). ``capabilities`` is a mask kept in every set; rlimits are (resource, value) and set both
+    limits. ``hostname`` needs CLONE_NEWUTS. ``uid_change`` lets a later change of the effective
+    uid take capabilities away and give them back, as usual (a file server acting for others).
     """
 
     uid: int
@@ -70,6 +80,9 @@ class Confinement:
     die_with_parent: bool = True
     intercept_open: bool = False
     hostname: str = ""
+    trees: tuple[Tree, ...] = ()
+    proc: bool = False
+    uid_change: bool = False
 
 
 class Process:
@@ -240,6 +253,15 @@ class _Child:
         for bind, fd in zip(c.binds, sources, strict=True):
             self._step = f'bind "{bind.source}"'
             self._bind(bind, fd)
+        for tree in c.trees:
+            self._step = f'attach "{tree.target}"'
+            _make_target(_SCRATCH + tree.target, tree.fd)
+            sys.move_mount(tree.fd, _SCRATCH + tree.target)
+        if c.proc:
+            self._step = "mount /proc"
+            os.makedirs(_SCRATCH + "/proc", 0o755, exist_ok=True)
+            flags = sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC
+            sys.mount("proc", _SCRATCH + "/proc", "proc", flags, "subset=pid")
         for target, text in c.links:
             self._step = f'link "{target}"'
             os.symlink(text, _SCRATCH + target)
@@ -254,19 +276,14 @@ class _Child:
 
     def _bind(self, bind: Bind, fd: int) -> None:
         target = _SCRATCH + bind.target
-        if os.stat(fd).st_mode & 0o170000 == 0o040000:
-            os.makedirs(target, 0o755, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-            os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
+        _make_target(target, fd)
         flags = sys.MS_BIND | (sys.MS_REC if bind.recursive else 0)
         sys.mount(f"/proc/self/fd/{fd}", target, None, flags)
         os.close(fd)
+        attributes = sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV
         if bind.readonly:
-            sys.mount_setattr(target, sys.MOUNT_ATTR_RDONLY, recursive=bind.recursive)
-        sys.mount_setattr(
-            target, sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV, recursive=bind.recursive
-        )
+            attributes |= sys.MOUNT_ATTR_RDONLY
+        sys.mount_setattr(target, sys.AT_RECURSIVE if bind.recursive else 0, attributes)
 
     def _devices(self, devices: list[tuple[str, os.stat_result]]) -> None:
         c = self._c
@@ -282,7 +299,7 @@ class _Child:
     def _identity(self) -> None:
         c = self._c
         self._step = "drop privileges"
-        sys.prctl(sys.PR_SET_SECUREBITS, _SECUREBITS)
+        sys.prctl(sys.PR_SET_SECUREBITS, _SECUREBITS if not c.uid_change else _SECUREBITS & 3)
         os.setgroups([])
         os.setresgid(c.gid, c.gid, c.gid)
         os.setresuid(c.uid, c.uid, c.uid)
@@ -318,6 +335,15 @@ class _Child:
         listener = seccomp_notify.install()
         fdlib.send(self._status, b"listener", [listener])
         os.close(listener)
+
+
+def _make_target(target: str, fd: int) -> None:
+    """Something to mount ``fd`` on: a directory or a file, as it is one."""
+    if os.stat(fd).st_mode & 0o170000 == 0o040000:
+        os.makedirs(target, 0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o444))
 
 
 def _moved(fd: int) -> int:

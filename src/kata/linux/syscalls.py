@@ -33,7 +33,6 @@ SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
 SECCOMP_SET_MODE_FILTER = 1
 _SIGCHLD = 17
 _CAPABILITY_VERSION_3 = 0x20080522
-_SIGCHLD = 17
 
 libc = ctypes.CDLL(None, use_errno=True)
 _held = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter lock: for calls that fork
@@ -149,20 +148,6 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     syscall(SYS_CLOSE_RANGE, first, last, 0, what="close_range")
 
 
-MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
-_AT_RECURSIVE = 0x8000
-
-
-def mount_setattr(target: str, attributes: int, *, recursive: bool = False) -> None:
-    """mount_setattr(2): set MOUNT_ATTR_* on a mount, or on all below it too."""
-    value = attributes.to_bytes(8, "little") + bytes(24)
-    flags = _AT_RECURSIVE if recursive else 0
-    syscall(
-        SYS_MOUNT_SETATTR, -100, _text(target), flags, value, len(value),
-        what=f"mount_setattr {target}",
-    )  # fmt: skip
-
-
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS = 1, 2, 4
 RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
@@ -202,7 +187,7 @@ def reboot(command: int) -> None:
     _check(libc.reboot(ctypes.c_int(command - (1 << 32) if command >> 31 else command)), "reboot")
 
 
-_AT_FDCWD, _AT_EMPTY_PATH, _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = -100, 0x1000, 1, 0o2000000
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, 0o2000000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 
@@ -211,7 +196,7 @@ def clone_tree(fd: int, attributes: int, *, recursive: bool = False) -> int:
 
     The descriptor returned is all there is of it: no mount table shows it, and closing it ends it.
     """
-    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     tree = syscall(
         SYS_OPEN_TREE, fd, b"", flags | _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC, what="open_tree"
     )
@@ -229,6 +214,6 @@ def clone_tree(fd: int, attributes: int, *, recursive: bool = False) -> int:
 def move_mount(tree: int, target: str) -> None:
     """move_mount(2): attach a detached mount tree."""
     syscall(
-        SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH,
+        SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH,
         what=f"move_mount {target}",
     )  # fmt: skip
