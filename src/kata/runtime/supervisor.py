@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.runtime import control_api
+    from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
@@ -71,14 +72,15 @@ class Supervisor:
     """One sandbox with one container, from its start to its end."""
 
     def __init__(
-        self, request: RunRequest, config: Config, store: Store, state: ContainerState,
-        marks: Marks,
+        self, asked: tuple[RunRequest, Launch], config: Config, store: Store,
+        state: ContainerState, marks: Marks,
     ) -> None:  # fmt: skip
+        request, launch = asked
         self._request = request
         self._store = store
         self._state = state
         self._marks = marks
-        self._sandbox = Sandbox(request, config, marks)
+        self._sandbox = Sandbox(request, launch, config, marks)
         self._container: Container | None = None
         self._log: StreamLog | None = None
         self._started, self._exited, self._finished = Event(), Event(), Event()

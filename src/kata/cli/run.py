@@ -1,0 +1,240 @@
+"""``kata run``: a container in a virtual machine of its own, as ``docker run`` has it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
+
+from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.terminal import is_terminal, size
+from kata.config.load import load
+from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
+from kata.runtime.control import ControlClient
+from kata.runtime.store import ContainerState, Store, check_name, new_id
+from kata.runtime.timing import Marks, process_start_ns
+from kata.wire.agent_api import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Mapping
+
+    from kata.cli.parse import Options
+    from kata.config.settings import Config
+    from kata.runtime.control_api import ExitResponse
+    from kata.runtime.machines import Launch
+    from kata.runtime.request import RunRequest
+
+_KILLED = 137
+_INTERRUPTED = 130
+
+
+def run(options: Options) -> int:
+    """Run a container; gives the exit code of its process, or what Docker gives for failures."""
+    begin, marks = process_start_ns(), Marks()
+    marks.mark("main")
+    config = load(options.config, state_root=options.root, data_root=options.data_root)
+    _check(options)
+    from kata.cli.run_request import build
+    from kata.runtime.machines import resolve
+
+    request = build(options, config)
+    marks.mark("parsed")
+    store = Store(config.runtime.state_root)
+    launch = resolve(request, config, say=_say)
+    marks.mark("resolved")
+    state = _state(request, options, config)
+    lock = store.create(state)
+    try:
+        _write_cidfile(options, request)
+        return _Run(options, config, (request, launch), store, state, (begin, marks)).go(lock)
+    except BaseException:
+        if os.path.isdir(store.directory(state.id)) and not store.alive(state.id):
+            store.forget(state)
+        raise
+
+
+def _check(options: Options) -> None:
+    if os.geteuid() != 0:
+        raise HostError(
+            "kata run must be run as root",
+            why="it makes namespaces, devices and a user id for the virtual machine",
+            hint="sudo kata run …",
+        )
+    if options.tty and options.interactive and not options.detach and not is_terminal(0):
+        raise InvalidInput(
+            "the input device is not a TTY", hint="leave out -t when standard input is a pipe"
+        )
+    if options.format and not options.timing:
+        raise InvalidInput("--format says how the timing is printed", hint="add --timing")
+
+
+def _say(text: str) -> None:
+    print(f"kata: {text}", file=sys.stderr, flush=True)
+
+
+def _state(request: RunRequest, options: Options, config: Config) -> ContainerState:
+    labels = (label.partition("=") for label in options.label)
+    return ContainerState(
+        id=request.id,
+        name=check_name(options.name) if options.name else request.name,
+        image=request.image,
+        command=request.container.process.args,
+        created_ns=time.time_ns(),
+        auto_remove=options.rm,
+        terminal=options.tty,
+        memory_mib=request.machine_memory,
+        vcpus=request.machine_vcpus,
+        stop_signal=_stop_signal(options),
+        stop_timeout=int(options.stop_timeout or config.runtime.stop_timeout),
+        labels=tuple((key, value) for key, _, value in labels),
+    )
+
+
+def _stop_signal(options: Options) -> int:
+    if not options.stop_signal:
+        return 15
+    from kata.oci.signals import number
+
+    return number(options.stop_signal)
+
+
+def _write_cidfile(options: Options, request: RunRequest) -> None:
+    if not options.cidfile:
+        return
+    try:
+        with open(options.cidfile, "x") as file:
+            file.write(request.id)
+    except FileExistsError:
+        raise AlreadyExists(
+            f'the container id file "{options.cidfile}" exists',
+            hint="remove it, or choose another --cidfile",
+        ) from None
+    except OSError as error:
+        raise HostError(f'cannot write "{options.cidfile}"', why=error.strerror or "") from None
+
+
+class _Run:
+    """One run: the supervisor forked, the caller attached to it."""
+
+    def __init__(
+        self, options: Options, config: Config, asked: tuple[RunRequest, Launch], store: Store,
+        state: ContainerState, timing: tuple[int, Marks],
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._config = config
+        self._asked = asked
+        self._store = store
+        self._state = state
+        self._begin, self._marks = timing
+        self._supervisor = 0
+
+    def go(self, lock: int) -> int:
+        """Start it, and serve it to its end unless detached."""
+        options = self._options
+        if options.detach:
+            streams: Mapping[int, int] = {}
+            relay = -1
+        else:
+            standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
+            streams, relay = dict(standard.wanted()), standard.relay
+        client = ControlClient(self._fork(lock, streams))
+        if not options.detach:
+            standard.handed_over()
+        attachment = Attachment(client, "", terminal=options.tty, relay=relay)
+        attachment.catch_signals()
+        started = client.send("Started", Empty())
+        ended = attachment.ask()
+        attachment.wait_for(started, interrupted=self._abandon)
+        try:
+            client.result(started)
+            if options.detach:
+                print(self._state.id)
+                return 0
+            answer = attachment.wait(ended)
+        except WrongState as error:
+            return self._lost(error)
+        os.waitpid(self._supervisor, 0)
+        self._marks.mark("done")
+        self._report(answer)
+        return answer.exit_code
+
+    def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
+        from kata.runtime.supervisor import Supervisor, supervise
+
+        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        self._supervisor = os.fork()
+        if self._supervisor == 0:
+            self._marks.mark("forked")
+            owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
+            supervisor = Supervisor(
+                self._asked, self._config, self._store, self._state, self._marks
+            )
+            log = f"{self._store.directory(self._state.id)}/supervisor.log"
+            supervise(supervisor, theirs, owned, {lock}, log)
+        theirs.close()
+        os.close(lock)
+        return ours
+
+    def _abandon(self) -> None:
+        """Ctrl-C before there is a process: end everything."""
+        self._end_supervisor()
+        raise KeyboardInterrupt
+
+    def _end_supervisor(self) -> None:
+        from kata.runtime.cleanup import remove
+
+        try:
+            os.kill(self._supervisor, 9)
+            os.waitpid(self._supervisor, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+        remove(self._store, self._state, force=True)
+
+    def _lost(self, error: KataError) -> int:
+        """The supervisor is gone without a word: clean up what it left, and say so."""
+        ended = os.waitpid(self._supervisor, 0)[1]
+        if self._state.auto_remove or not self._started():
+            self._end_supervisor()
+        code = os.waitstatus_to_exitcode(ended)
+        why = f"killed by signal {-code}" if code < 0 else f"it ended with code {code}"
+        _say(f'the supervisor of container "{self._state.name}" is gone: {why}')
+        _say("  hint: its virtual machine was ended with it, and nothing of it is left running")
+        del error
+        return _KILLED
+
+    def _started(self) -> bool:
+        try:
+            return self._store.load(self._state.id).started_ns > 0
+        except KataError:
+            return False
+
+    def _report(self, answer: ExitResponse) -> None:
+        if answer.error:
+            _say(answer.error)
+        elif answer.oom_killed:
+            _say(f'container "{self._state.name}" ran out of memory, and a process was killed')
+        if self._options.timing:
+            from kata.cli.timing import report
+
+            marks = [*self._marks.list, *_marks(answer)]
+            report(self._begin, marks, self._options.format)
+
+
+def _marks(answer: ExitResponse) -> list[tuple[str, int]]:
+    from kata.wire import quickjson
+
+    known = {"main", "parsed", "resolved"}
+    return [(n, t) for n, t in quickjson.loads(answer.timing or b"[]") if n not in known]
+
+
+def terminal_size() -> tuple[int, int]:
+    """Rows and columns of the caller's terminal, zeros if it has none."""
+    return size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)
+
+
+def random_name() -> str:
+    """A name for a container that was given none."""
+    return new_id()[:12]

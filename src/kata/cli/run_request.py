@@ -1,0 +1,229 @@
+"""From the options of ``kata run`` to what the supervisor is asked: reads the image, runs nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from kata.cli.parse import UsageError
+from kata.cli.terminal import is_terminal, size
+from kata.errors import InvalidInput, NotFound
+from kata.oci import options as values
+from kata.oci.defaults import (
+    ContainerRequest,
+    ProcessRequest,
+    Resources,
+    image_environment,
+)
+from kata.oci.users import resolve
+from kata.runtime.request import RunRequest
+from kata.runtime.store import new_id
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.parse import Options
+    from kata.config.settings import Config
+    from kata.oci.options import Security, Volume
+
+_MIB = 1 << 20
+
+
+@record
+class Source:
+    """Where the root file system and the defaults of the process come from."""
+
+    name: str
+    layers: tuple[str, ...] = ()
+    rootfs: str = ""
+    passwd: str = ""
+    group: str = ""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    user: str = ""
+    cwd: str = "/"
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+
+
+def build(options: Options, config: Config) -> RunRequest:
+    """The request. Raises ``InvalidInput``, ``NotFound`` or ``ImageError``; nothing was started."""
+    _check_image(options)
+    source = _rootfs(options.rootfs) if options.rootfs else _image(options, config)
+    if not options.stop_signal:
+        options.stop_signal = source.stop_signal
+    container_id = new_id()
+    hostname = options.hostname or container_id[:12]
+    security = values.security(tuple(options.security_opt))
+    resources = _resources(options)
+    volumes = tuple(values.volume(text, os.getcwd()) for text in options.volume)
+    container = ContainerRequest(
+        process=_process(options, source, security),
+        hostname=hostname,
+        readonly=options.read_only,
+        cap_add=tuple(options.cap_add),
+        cap_drop=tuple(options.cap_drop),
+        volumes=volumes,
+        tmpfs=_tmpfs(options, source, volumes),
+        sysctls=tuple(values.sysctl(text) for text in options.sysctl),
+        resources=resources,
+        shm_size=values.size(options.shm_size) if options.shm_size else 64 * _MIB,
+    )
+    settings = config.hypervisor
+    whole_cpus = -(-resources.nano_cpus // 1_000_000_000)
+    return RunRequest(
+        id=container_id,
+        name=container_id[:12],
+        image=source.name,
+        container=container,
+        layers=source.layers,
+        rootfs=source.rootfs,
+        passwd=source.passwd,
+        group=source.group,
+        seccomp=security.seccomp,
+        init=options.init,
+        files=_files(options, hostname),
+        domainname=options.domainname or "",
+        machine_vcpus=whole_cpus or settings.default_vcpus,
+        machine_memory=-(-resources.memory // _MIB) or settings.default_memory,
+        memory_limited=bool(resources.memory),
+        template=not options.no_template,
+        stdin=options.interactive and not options.detach,
+        logged=options.detach or not options.rm,
+    )
+
+
+def _check_image(options: Options) -> None:
+    if options.rootfs and options.image:  # the first word is the command then
+        options.command = [options.image, *options.command]
+        options.image = None
+    if not options.rootfs and not options.image:
+        raise UsageError(
+            "kata run needs an IMAGE or --rootfs DIR", hint="kata run --help shows an example",
+            exit_code=125,
+        )  # fmt: skip
+
+
+def _rootfs(path: str) -> Source:
+    from kata.linux.inroot import read_file
+
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        why = "it is not a directory" if os.path.exists(path) else "it does not exist"
+        raise NotFound(f'cannot use rootfs "{path}"', why=why)
+    return Source(
+        name=path, rootfs=path,
+        passwd=read_file(path, "/etc/passwd"), group=read_file(path, "/etc/group"),
+        command=("sh",),
+    )  # fmt: skip
+
+
+def _image(options: Options, config: Config) -> Source:
+    from kata.image.store import Store
+
+    store = Store(config.runtime.data_root)
+    image = None
+    if options.pull != "always":
+        image = store.lookup(options.image)
+    if image is None:
+        if options.pull == "never":
+            raise NotFound(
+                f'no such image: "{options.image}"', hint=f"kata image pull {options.image}"
+            )
+        from kata.cli.image import fetch
+
+        image = fetch(options.image, config, quiet=False)
+    return Source(
+        name=image.name, layers=image.layers, passwd=image.passwd, group=image.group,
+        entrypoint=image.entrypoint, command=image.cmd, environment=image.env, user=image.user,
+        cwd=image.working_dir or "/", volumes=image.volumes, stop_signal=image.stop_signal,
+    )  # fmt: skip
+
+
+def _process(options: Options, source: Source, security: Security) -> ProcessRequest:
+    environment: list[str] = []
+    for path in options.env_file:
+        environment += values.env_file(_read(path), path, os.environ)
+    environment += values.environment(tuple(options.env), os.environ)
+    wanted = options.user if options.user is not None else source.user
+    rows_columns = size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)
+    return ProcessRequest(
+        args=_arguments(options, source),
+        env=image_environment(source.environment, tuple(environment)),
+        cwd=options.workdir or source.cwd,
+        user=resolve(wanted, source.passwd, source.group, extra=tuple(options.group_add)),
+        terminal=options.tty,
+        console_size=rows_columns if options.tty else (0, 0),
+        rlimits=tuple(values.ulimit(text) for text in options.ulimit),
+        no_new_privileges=security.no_new_privileges,
+    )
+
+
+def _arguments(options: Options, source: Source) -> tuple[str, ...]:
+    """Docker's rule: a new entrypoint drops the image's command, a command replaces it."""
+    command = tuple(options.command)
+    if options.entrypoint is not None:
+        entrypoint = (options.entrypoint,) if options.entrypoint else ()
+    else:
+        entrypoint, command = source.entrypoint, command or source.command
+    if not entrypoint + command:
+        raise InvalidInput(
+            "no command to run", why=f'image "{source.name}" names none',
+            hint="add one: kata run IMAGE COMMAND",
+        )  # fmt: skip
+    return entrypoint + command
+
+
+def _resources(options: Options) -> Resources:
+    memory = values.size(options.memory) if options.memory else 0
+    if options.memory and memory < 6 * _MIB:
+        raise InvalidInput(
+            f'--memory "{options.memory}" is too small', why="6 MiB are the least a container gets"
+        )
+    pids = 0
+    if options.pids_limit:
+        try:
+            pids = max(int(options.pids_limit), 0)
+        except ValueError:
+            raise InvalidInput(f'invalid --pids-limit "{options.pids_limit}"') from None
+    nano_cpus = values.cpus(options.cpus) if options.cpus else 0
+    return Resources(memory=memory, nano_cpus=nano_cpus, pids=pids)
+
+
+def _tmpfs(
+    options: Options, source: Source, volumes: tuple[Volume, ...]
+) -> tuple[values.Tmpfs, ...]:
+    """What was asked; the image's own volumes are empty places in memory, unless given."""
+    asked = [values.tmpfs(text) for text in options.tmpfs]
+    taken = {item.destination for item in (*asked, *volumes)}
+    return (*asked, *(values.Tmpfs(v, ("mode=755",)) for v in source.volumes if v not in taken))
+
+
+def _files(options: Options, hostname: str) -> tuple[tuple[str, bytes], ...]:
+    full = f"{hostname}.{options.domainname} {hostname}" if options.domainname else hostname
+    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    for text in options.add_host:
+        name, _, address = text.partition(":")
+        if not name or not address:
+            raise InvalidInput(f'invalid --add-host "{text}"', why="must be HOST:IP")
+        hosts.append(f"{address}\t{name}")
+    hosts.append(f"127.0.1.1\t{full}")
+    return (
+        ("/etc/hostname", f"{hostname}\n".encode()),
+        ("/etc/hosts", ("\n".join(hosts) + "\n").encode()),
+        ("/etc/machine-id", f"{os.urandom(16).hex()}\n".encode()),
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+    except OSError as error:
+        raise InvalidInput(f'cannot read "{path}"', why=error.strerror or str(error)) from None
+
+
+def warn(text: str) -> None:
+    """Tell the user something that does not stop the run."""
+    print(f"kata: {text}", file=sys.stderr)

@@ -1,0 +1,104 @@
+"""Which virtual machine a container gets: its shape, accelerator, guest image and template."""
+
+from __future__ import annotations
+
+from kata.errors import Unsupported
+from kata.hypervisors.qemu import probe
+from kata.machine.command_line import command_line
+from kata.machine.description import Machine
+from kata.machine.sizing import machine_memory, machine_vcpus
+from kata.runtime import guest_image
+from kata.runtime.template import Template, Templates
+from kata.wire.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata.config.settings import Config
+    from kata.runtime.request import RunRequest
+
+_MOST_SLOTS = 24  # as many disks as a PCI bus takes beside what else is wired
+
+
+@record
+class Launch:
+    """All that is decided before a VMM is started; ``template`` is None for a cold boot."""
+
+    machine: Machine
+    program: str
+    template: Template | None
+    reason: str
+
+
+def describe(config: Config, *, vcpus: int, memory_mib: int, layers: int = 0) -> Machine:
+    """The machine for a container; its accelerator is still to be chosen.
+
+    Raises ``HostError`` if there is no guest image, ``Unsupported`` for too many layers.
+    """
+    image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
+    settings = config.hypervisor
+    return Machine(
+        kernel=image.kernel,
+        initrd=image.initrd,
+        image_digest=image.digest,
+        command_line="",
+        machine_type=settings.machine_type,
+        vcpus=machine_vcpus(vcpus),
+        memory_mib=machine_memory(memory_mib),
+        block_slots=_slots(layers, settings.block_slots),
+    )
+
+
+def _slots(layers: int, step: int) -> int:
+    """Wired disks: as configured, or the next multiple that holds all layers."""
+    slots = max(step, -(-layers // step) * step)
+    if layers > _MOST_SLOTS:
+        raise Unsupported(
+            f"the image has {layers} layers",
+            why=f"a virtual machine takes {_MOST_SLOTS} disks at most",
+            hint="squash the image, or unpack it and use --rootfs",
+        )
+    return min(slots, _MOST_SLOTS)
+
+
+def accelerate(machine: Machine, config: Config) -> Launch:
+    """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted)."""
+    settings = config.hypervisor
+    program = probe.locate(settings.path)
+    choice = probe.choose(
+        machine, program, f"{config.runtime.state_root}/cache", wanted=settings.accelerator
+    )
+    machine = replace(
+        machine,
+        accelerator=choice.accelerator,
+        command_line=command_line(choice.accelerator, settings.kernel_params),
+    )
+    return Launch(machine, program, None, choice.reason)
+
+
+def templates(config: Config, program: str) -> Templates:
+    """The templates of this configuration."""
+    return Templates(
+        config.factory.template_path, program=program, uid=config.hypervisor.uid_base
+    )
+
+
+def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) -> Launch:
+    """Everything decided for a request; makes the template if it is the first of its shape."""
+    machine = describe(
+        config,
+        vcpus=request.machine_vcpus,
+        memory_mib=request.machine_memory,
+        layers=len(request.layers),
+    )
+    launch = accelerate(machine, config)
+    if not (request.template and config.factory.enable_template):
+        return launch
+    known = templates(config, launch.program)
+    template = known.find(launch.machine)
+    if template is None:
+        template = known.create(
+            launch.machine, modules=config.agent.kernel_modules, say=say
+        )
+    return replace(launch, template=template)
