@@ -8,11 +8,11 @@ import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
 from kata.cli.attach import Attachment, StandardStreams
-from kata.cli.terminal import is_terminal, size
+from kata.cli.terminal import is_terminal
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
 from kata.runtime.control import ControlClient
-from kata.runtime.store import ContainerState, Store, check_name, new_id
+from kata.runtime.store import ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
 from kata.wire.agent_api import Empty
 
@@ -228,13 +228,3 @@ def _marks(answer: ExitResponse) -> list[tuple[str, int]]:
 
     known = {"main", "parsed", "resolved"}
     return [(n, t) for n, t in quickjson.loads(answer.timing or b"[]") if n not in known]
-
-
-def terminal_size() -> tuple[int, int]:
-    """Rows and columns of the caller's terminal, zeros if it has none."""
-    return size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)
-
-
-def random_name() -> str:
-    """A name for a container that was given none."""
-    return new_id()[:12]

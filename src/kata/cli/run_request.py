@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from kata.cli.parse import UsageError
 from kata.cli.terminal import is_terminal, size
@@ -106,17 +105,34 @@ def _check_image(options: Options) -> None:
 
 
 def _rootfs(path: str) -> Source:
-    from kata.linux.inroot import read_file
-
     path = os.path.abspath(path)
     if not os.path.isdir(path):
         why = "it is not a directory" if os.path.exists(path) else "it does not exist"
         raise NotFound(f'cannot use rootfs "{path}"', why=why)
     return Source(
         name=path, rootfs=path,
-        passwd=read_file(path, "/etc/passwd"), group=read_file(path, "/etc/group"),
+        passwd=_text_in(path, "/etc/passwd"), group=_text_in(path, "/etc/group"),
         command=("sh",),
     )  # fmt: skip
+
+
+def _text_in(root: str, path: str) -> str:
+    """A file of a root file system that is not trusted: no link leads out of it, no device opens."""
+    from stat import S_ISREG
+
+    from kata.linux.syscalls import RESOLVE_IN_ROOT, openat2
+
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(openat2(directory, path, flags, 0, RESOLVE_IN_ROOT), "rb") as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                return ""
+            return file.read(_MIB).decode(errors="surrogateescape")
+    except OSError:
+        return ""
+    finally:
+        os.close(directory)
 
 
 def _image(options: Options, config: Config) -> Source:
@@ -147,14 +163,13 @@ def _process(options: Options, source: Source, security: Security) -> ProcessReq
         environment += values.env_file(_read(path), path, os.environ)
     environment += values.environment(tuple(options.env), os.environ)
     wanted = options.user if options.user is not None else source.user
-    rows_columns = size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)
     return ProcessRequest(
         args=_arguments(options, source),
         env=image_environment(source.environment, tuple(environment)),
         cwd=options.workdir or source.cwd,
         user=resolve(wanted, source.passwd, source.group, extra=tuple(options.group_add)),
         terminal=options.tty,
-        console_size=rows_columns if options.tty else (0, 0),
+        console_size=terminal_size() if options.tty else (0, 0),
         rlimits=tuple(values.ulimit(text) for text in options.ulimit),
         no_new_privileges=security.no_new_privileges,
     )
@@ -224,6 +239,6 @@ def _read(path: str) -> bytes:
         raise InvalidInput(f'cannot read "{path}"', why=error.strerror or str(error)) from None
 
 
-def warn(text: str) -> None:
-    """Tell the user something that does not stop the run."""
-    print(f"kata: {text}", file=sys.stderr)
+def terminal_size() -> tuple[int, int]:
+    """Rows and columns of the caller's terminal, zeros if there is none."""
+    return size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)

@@ -1,0 +1,71 @@
+"""``kata exec``: a further process in a running container."""
+
+from __future__ import annotations
+
+import os
+
+from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.run_request import terminal_size
+from kata.config.load import load
+from kata.errors import InvalidInput, KataError, WrongState
+from kata.oci import options as values
+from kata.runtime.control import connect
+from kata.runtime.control_api import ExecRequest, ExecResponse
+from kata.runtime.store import PAUSED, RUNNING, Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.parse import Options
+
+
+def run(options: Options) -> int:
+    """Run a command in a container; gives its exit code."""
+    config = load(options.config, state_root=options.root, data_root=options.data_root)
+    store = Store(config.runtime.state_root)
+    state = store.find(options.container)
+    if state.status not in (RUNNING, PAUSED):
+        raise WrongState(f'container "{state.name}" is not running')
+    if state.status == PAUSED:
+        raise WrongState(f'container "{state.name}" is paused')
+    if not options.command:
+        raise InvalidInput("kata exec needs a command", hint="kata exec -it CONTAINER sh")
+    request = _request(options)
+    client = connect(store.directory(state.id), state.name)
+    if options.detach:
+        client.call("Exec", request)
+        return 0
+    standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
+    wanted = standard.wanted()
+    request.streams = [stream for stream, _ in wanted]
+    number = client.send("Exec", request, [fd for _, fd in wanted])
+    standard.handed_over()
+    answer = client.result(number)
+    assert isinstance(answer, ExecResponse)
+    attachment = Attachment(client, answer.exec_id, terminal=options.tty, relay=standard.relay)
+    attachment.catch_signals()
+    try:
+        return attachment.wait(attachment.ask()).exit_code
+    except WrongState:
+        return _after_the_end(store, state.id)
+
+
+def _request(options: Options) -> ExecRequest:
+    environment: list[str] = []
+    for path in options.env_file:
+        with open(path, "rb") as file:
+            environment += values.env_file(file.read(1 << 20), path, os.environ)
+    environment += values.environment(tuple(options.env), os.environ)
+    rows, columns = terminal_size() if options.tty else (0, 0)
+    return ExecRequest(
+        arguments=list(options.command), environment=environment, cwd=options.workdir or "",
+        user=options.user or "", terminal=options.tty, rows=rows, columns=columns,
+    )  # fmt: skip
+
+
+def _after_the_end(store: Store, container_id: str) -> int:
+    """The container ended while the command ran: the command was killed with it."""
+    try:
+        state = store.load(container_id)
+    except KataError:
+        return 137  # removed as well
+    return state.exit_code or 137
