@@ -219,8 +219,7 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                         ("cpus", "", "NUMBER", "value", "its virtual processors"),
                         _FORMAT)),
     "factory status": ("factory", "List templates", "kata factory status", (), (_FORMAT,)),
-    "factory destroy": ("factory", "Remove templates", "kata factory destroy",
-                        (("templates", "any", "TEMPLATE", "template"),), ()),
+    "factory destroy": ("factory", "Remove all templates", "kata factory destroy", (), ()),
     "check": ("check", "Say whether this host can run containers, and what is missing",
               "kata check", (),
               (("refresh", "", "", "flag", "probe the accelerators anew"), _FORMAT),
@@ -233,8 +232,8 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                    (("shell", "one", "SHELL", "", ("bash", "zsh")),), ()),
     "help": ("help", "Describe a command with all its options", "kata help run",
              (("words", "any", "COMMAND", "verb"),), ()),
-    "__complete": ("complete", "Print the candidates of a completion", "kata __complete container",
-                   (("kind", "one", "KIND"), ("prefix", "optional", "PREFIX")), (),
+    "__complete": ("complete", "Print what may come next", "kata __complete zsh -- run --na",
+                   (("shell", "one", "SHELL", "", ("bash", "zsh")), ("words", "rest", "WORD")), (),
                    {"hidden": True}),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kata.cli.context import for_each, open_store
-from kata.cli.numbers import signal_number
+from kata.oci import signals
 from kata.runtime.control import connect
 from kata.wire.agent_api import SignalRequest
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Send a signal; raises ``UsageError`` if there is none of that name."""
-    number = signal_number(options.signal or "KILL")
+    """Send a signal; raises ``InvalidInput`` if there is none of that name."""
+    number = signals.number(options.signal or "KILL")
     store = open_store(options)
 
     def kill(name: str) -> None:

@@ -1,8 +1,7 @@
-"""Numbers on the command line: seconds, counts, signals, points in time; pure."""
+"""Numbers on the command line: seconds, counts, points in time; pure."""
 
 from __future__ import annotations
 
-import signal
 from time import time_ns
 
 from kata.cli.parse import UsageError
@@ -21,28 +20,6 @@ def count(text: str, option: str, what: str = "a number") -> int:
     if not text.isdecimal() or len(text) > 9:
         raise UsageError(f'invalid value "{text}" for {option}', why=f"must be {what}")
     return int(text)
-
-
-def signals() -> dict[str, int]:
-    """The number of every signal by its name, without ``SIG``."""
-    low, high = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
-    found = {s.name[3:]: int(s) for s in signal.Signals if not low <= s <= high}
-    found |= {f"RTMIN+{number - low}": number for number in range(low, high + 1)}
-    return {**found, "RTMIN": low, "RTMAX": high}
-
-
-def signal_number(text: str) -> int:
-    """``TERM``, ``SIGTERM``, ``sigterm`` or ``15``; raises ``UsageError``."""
-    known = signals()
-    if text.isdecimal() and 0 < int(text) <= int(signal.SIGRTMAX):
-        return int(text)
-    number = known.get(text.upper().removeprefix("SIG"))
-    if number is None:
-        from kata.cli.suggest import nearest
-
-        near = nearest(text.upper().removeprefix("SIG"), list(known))
-        raise UsageError(f'unknown signal "{text}"', why=f"did you mean {near}?" if near else "")
-    return number
 
 
 def instant(text: str, option: str, now_ns: int | None = None) -> int:

@@ -1,0 +1,28 @@
+"""``kata rm``: forget containers; by force whatever state they are in."""
+
+from __future__ import annotations
+
+from kata.cli.context import for_each, open_store
+from kata.errors import NotFound
+from kata.runtime.cleanup import remove
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.parse import Options
+
+
+def run(options: Options) -> int:
+    """Remove containers; with ``--force`` a missing one is what was wanted."""
+    store = open_store(options)
+
+    def act(name: str) -> None:
+        try:
+            state = store.find(name)
+        except NotFound as error:
+            if options.force and not error.why:  # "ambiguous" stays an error
+                return
+            raise
+        remove(store, state, force=options.force)
+        print(name)
+
+    return for_each(options.containers, options, act)
