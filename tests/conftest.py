@@ -12,9 +12,9 @@ import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import host, leaks
 
 from kata.linux.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from support import host, leaks
 
 LIMITS = {"unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300}  # seconds
 MARKERS = (

@@ -15,8 +15,8 @@ Every error says what failed, why, and (``hint``) what the caller can do about i
      +- HypervisorError       the VMM died, refused, or did not boot       (UNAVAILABLE)
      +- AgentError            the agent died, answered nonsense or nothing (INTERNAL)
      +- GuestError            the guest refused an operation               (INTERNAL)
-     +- CommandNotFound       the program to run does not exist            (NOT_FOUND, exit 127)
-     +- CommandNotExecutable  the program to run cannot be executed        (PERMISSION_DENIED, exit 126)
+     +- CommandNotFound       the program to run does not exist            (NOT_FOUND, 127)
+     +- CommandNotExecutable  it cannot be executed                        (PERMISSION_DENIED, 126)
      +- ProtocolError         a peer broke a wire protocol                 (DATA_LOSS)
 
 Messages are lower case without a full stop; values stand in double quotes.
@@ -67,7 +67,7 @@ class InvalidInput(KataError):
 
 
 class InvalidSpec(InvalidInput):
-    """A field of an OCI configuration is wrong; ``path`` is its JSON path, e.g. ``process.args``."""
+    """A field of an OCI configuration is wrong; ``path`` is its JSON path (``process.args``)."""
 
     def __init__(self, path: str, why: str, *, hint: str = "") -> None:
         super().__init__(f"config.json: {path}", why=why, hint=hint)
@@ -175,11 +175,30 @@ def name_of(error: KataError) -> str:
     return ""
 
 
+# for peers that do not name a class of ours; only what a bare code does say
+_BY_CODE: dict[int, type[KataError]] = {
+    cls.code: cls
+    for cls in (
+        InvalidInput, NotFound, AlreadyExists, WrongState, Unsupported, HostError, ProtocolError,
+    )
+}  # fmt: skip
+
+
 def from_wire(code: int, name: str, what: str, hint: str) -> KataError:
-    """The error a peer reported: its class by name, else by status code, else ``KataError``."""
-    cls = _BY_NAME.get(name)
-    if cls is None:
-        cls = next((c for c in _BY_NAME.values() if c.code == code), KataError)
-    error = cls(what, hint=hint)
+    """The error a peer reported: its class by name, else by status code, else ``KataError``.
+
+    The peer may be a hostile guest: texts are cut and made plain.
+    """
+    cls = _BY_NAME.get(name) or _BY_CODE.get(code, KataError)
+    error = cls(plain(what, 4096), hint=plain(hint, 1024))
     error.code = code
     return error
+
+
+def plain(text: str, limit: int) -> str:
+    """Foreign text made safe for a terminal: no control characters but line ends and tabs.
+
+    ``limit`` is in characters; of a longer text the first are kept.
+    """
+    cut = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in cut)

@@ -1,8 +1,7 @@
 """The watch over mounts does see them."""
 
-from support import leaks
-
 from kata.linux.syscalls import MNT_DETACH, mount, umount
+from support import leaks
 
 
 def test_a_mount_below_our_directories_is_seen(directory, tmp_path):

@@ -86,8 +86,8 @@ class Storage(Message):
     """Something to mount in the guest, outside any container, before the container is made.
 
     ``driver``: ``blk`` (``source`` is the serial of a virtio-blk disk), ``virtio-fs`` (``source``
-    is a tag), ``tmpfs``, ``overlay`` or ``bind`` (``source`` is a guest path). ``options`` are mount
-    options as in fstab. Mounted at ``mount_point``, which is made.
+    is a tag), ``tmpfs``, ``overlay`` or ``bind`` (``source`` is a guest path). ``options`` are
+    mount options as in fstab. Mounted at ``mount_point``, which is made.
     """
 
     driver: str = string(1)
@@ -107,7 +107,7 @@ class File(Message):
 
 
 class Seccomp(Message):
-    """A compiled filter: ``struct sock_filter[]`` in the guest's byte order, and seccomp(2) flags."""
+    """A compiled filter: ``struct sock_filter[]`` in the guest's byte order; seccomp(2) flags."""
 
     bpf: bytes = bytes_(1)
     flags: int = uint32(2)
@@ -290,10 +290,12 @@ def api_hash() -> str:
     from zlib import crc32
 
     seen: dict[str, str] = {}
-    for request, response in METHODS.values():
-        for cls in (request, response):
-            _collect(cls, seen)
-    text = ";".join((*(seen[n] for n in sorted(seen)), *METHODS))
+    calls = []
+    for name, (request, response) in METHODS.items():
+        _collect(request, seen)
+        _collect(response, seen)
+        calls.append(f"{name}({request.__name__}){response.__name__}")
+    text = ";".join((*(seen[n] for n in sorted(seen)), *calls))
     return f"{crc32(text.encode()):08x}-{len(text)}"
 
 

@@ -2,7 +2,7 @@
 
 The receiver grants bytes; the sender never has more on the way than was granted. A grant is a
 data frame in the other direction holding one big-endian 32-bit number. Both ends start from
-``WINDOW`` bytes.
+``WINDOW`` bytes, and grants only ever give back what was sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class SendWindow:
     """How much the peer lets us send."""
 
     def __init__(self, size: int = WINDOW) -> None:
+        self._size = size
         self.available = size
 
     def take(self, wanted: int) -> int:
@@ -26,12 +27,12 @@ class SendWindow:
         return granted
 
     def grant(self, payload: bytes) -> None:
-        """The peer granted more; raises ``ProtocolError`` if it is no grant or absurd."""
+        """The peer granted more; raises ``ProtocolError`` if it may not, or if it is no grant."""
         if len(payload) != 4:
             raise ProtocolError("stream: malformed window grant", why=f"{len(payload)} bytes")
         self.available += int.from_bytes(payload, "big")
-        if self.available > 1 << 30:
-            raise ProtocolError("stream: window grown beyond reason")
+        if self.available > self._size:
+            raise ProtocolError("stream: window granted beyond its size")
 
 
 class ReceiveWindow:

@@ -7,7 +7,11 @@ A message is a class whose class attributes name its fields::
         signal: int = uint32(2)
 
 Source: https://protobuf.dev/programming-guides/encoding/ . Unknown fields are skipped, as the
-specification wants; anything malformed raises ``ProtocolError``.
+specification wants; anything malformed raises ``ProtocolError``, and so does what only a hostile
+peer sends: groups, a known field of another wire type, lists and maps beyond ``MAX_ITEMS``
+(two bytes on the wire can cost half a kilobyte here). Strings may hold bytes that are no UTF-8
+(paths do): they travel unchanged, as ``os.fsdecode`` reads them. Messages cannot contain
+themselves, so the tables bound the depth.
 """
 
 from __future__ import annotations
@@ -16,20 +20,18 @@ from kata.errors import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any, Self
 
-    from typing_extensions import Self
-
-    M = TypeVar("M", bound="Message")
-
+MAX_ITEMS = 1 << 16  # of one list or map
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_MAX_DEPTH = 32
+_MASK = (1 << 64) - 1
+_LAST_NUMBER = (1 << 29) - 1
 
 
 class Field:
     """One field: its number, kind, and whether it repeats."""
 
-    __slots__ = ("key", "kind", "message", "name", "number", "repeated", "value_kind")
+    __slots__ = ("key", "kind", "message", "name", "number", "repeated", "value", "value_kind")
 
     def __init__(
         self, number: int, kind: str, *, message: type[Message] | None = None, value_kind: str = ""
@@ -40,31 +42,43 @@ class Field:
         self.message = message
         self.repeated = False
         self.value_kind = value_kind
+        self.value = self  # of a map: the field its values are encoded as
         wire = _LENGTH if kind in _LENGTH_KINDS else _FIXED64 if kind == "double" else _VARINT
         self.key = _varint(number << 3 | wire)
 
     def default(self) -> Any:
+        """The value of the field when it is absent; a new one where it can be changed."""
         if self.repeated:
             return []
-        return _DEFAULTS[self.kind]() if self.kind in _DEFAULTS else 0
+        return {} if self.kind == "map" else _DEFAULTS.get(self.kind, 0)
 
 
 _LENGTH_KINDS = frozenset(("string", "bytes", "message", "map"))
 _DEFAULTS: dict[str, Any] = {
-    "string": str, "bytes": bytes, "message": lambda: None, "map": dict, "bool": bool,
-    "double": float,
+    "string": "", "bytes": b"", "message": None, "bool": False, "double": 0.0,
 }  # fmt: skip
+_RANGES = {
+    "bool": (0, 1),
+    "int32": (-1 << 31, (1 << 31) - 1),
+    "int64": (-1 << 63, (1 << 63) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "uint64": (0, _MASK),
+}
 
 
 def _varint(value: int) -> bytes:
-    if value < 0:
-        value += 1 << 64
+    if 0 <= value <= 0x7F:
+        return _ONE_BYTE[value]
+    value &= _MASK
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
 
 
 def string(number: int) -> Any:
@@ -122,24 +136,26 @@ def repeated(field: Any) -> Any:
 
 def mapping(number: int, value_kind: str = "string") -> Any:
     """A ``map<string, string|bytes|…>`` field (``value_kind`` is a scalar kind)."""
-    return Field(number, "map", value_kind=value_kind)
+    field = Field(number, "map", value_kind=value_kind)
+    field.value = Field(2, value_kind)
+    return field
 
 
 class Message:
     """Base of all messages: keyword constructor, equality, ``encode`` and ``decode``."""
 
-    FIELDS: tuple[Field, ...] = ()
+    FIELDS: tuple[Field, ...] = ()  # by number, the order they are sent in
     _by_number: dict[int, Field] = {}
 
     def __init_subclass__(cls) -> None:
-        own = []
-        for name, value in list(cls.__dict__.items()):
-            if isinstance(value, Field):
-                value.name = name
-                own.append(value)
-                delattr(cls, name)
-        cls.FIELDS = (*cls.FIELDS, *own)
+        own = {name: value for name, value in cls.__dict__.items() if isinstance(value, Field)}
+        for name, field in own.items():
+            field.name = name
+            delattr(cls, name)
+        cls.FIELDS = tuple(sorted((*cls.FIELDS, *own.values()), key=lambda field: field.number))
         cls._by_number = {field.number: field for field in cls.FIELDS}
+        if len(cls._by_number) < len(cls.FIELDS):
+            raise TypeError(f"{cls.__name__} has two fields of one number")
 
     def __init__(self, **values: Any) -> None:
         state = self.__dict__
@@ -159,7 +175,10 @@ class Message:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def encode(self) -> bytes:
-        """The message as protobuf bytes; fields at their default are left out."""
+        """The message as protobuf bytes; fields at their default are left out.
+
+        Raises ``ValueError`` for a number its field cannot hold.
+        """
         out: list[bytes] = []
         state = self.__dict__
         for field in self.FIELDS:
@@ -169,14 +188,14 @@ class Message:
         return b"".join(out)
 
     @classmethod
-    def decode(cls, data: bytes, _depth: int = 0) -> Self:
+    def decode(cls, data: bytes) -> Self:
         """A message from bytes; raises ``ProtocolError`` if they are malformed."""
-        if _depth > _MAX_DEPTH:
-            raise ProtocolError("protobuf: messages nested too deeply")
         result = cls()
         try:
-            _decode_into(result, data, _depth)
-        except (IndexError, UnicodeDecodeError, ValueError) as error:
+            _decode_into(result, data)
+        except IndexError:
+            raise ProtocolError(f"protobuf: malformed {cls.__name__}", why="cut short") from None
+        except ValueError as error:
             raise ProtocolError(f"protobuf: malformed {cls.__name__}", why=str(error)) from None
         return result
 
@@ -206,7 +225,7 @@ def _entry(field: Field, key: str, item: Any) -> bytes:
     """One map entry, a message of key = 1 and value = 2."""
     out = [b"\x0a"]
     _encode_value(out, "string", key)
-    out.append(Field(2, field.value_kind).key)
+    out.append(field.value.key)
     _encode_value(out, field.value_kind, item)
     return b"".join(out)
 
@@ -222,6 +241,9 @@ def _encode_value(out: list[bytes], kind: str, value: Any) -> None:
         out.append(pack("<d", value))
         return
     elif kind != "bytes":
+        low, high = _RANGES[kind]
+        if not low <= value <= high:
+            raise ValueError(f"{value} is no {kind}")
         out.append(_varint(int(value)))
         return
     out += (_varint(len(value)), value)
@@ -239,7 +261,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, at
+            return value & _MASK, at
         shift += 7
         if shift > 63:
             raise ValueError("varint longer than ten bytes")
@@ -262,28 +284,42 @@ def _read_raw(data: bytes, at: int, wire: int) -> tuple[int | bytes, int]:
     return data[at:end], end
 
 
-def _decode_into(result: Message, data: bytes, depth: int) -> None:
+def _read_key(data: bytes, at: int) -> tuple[int, int, int]:
+    key, at = _read_varint(data, at)
+    number = key >> 3
+    if not 0 < number <= _LAST_NUMBER:
+        raise ValueError(f"field number {number}")
+    return number, key & 7, at
+
+
+def _decode_into(result: Message, data: bytes) -> None:
     at, end = 0, len(data)
     state = result.__dict__
     by_number = result._by_number
     while at < end:
-        key, at = _read_varint(data, at)
-        if not key >> 3:
-            raise ValueError("field number 0")
-        raw, at = _read_raw(data, at, key & 7)
-        field = by_number.get(key >> 3)
+        number, wire, at = _read_key(data, at)
+        raw, at = _read_raw(data, at, wire)
+        field = by_number.get(number)
         if field is None:
             continue
-        if field.kind == "map":
-            name, item = _decode_entry(field, _as_bytes(raw))
-            state[field.name][name] = item
-        elif not field.repeated:
-            value = _decode_value(field, raw, depth)
-            state[field.name] = value
-        elif field.kind not in _LENGTH_KINDS and isinstance(raw, bytes) and key & 7 == _LENGTH:
-            _decode_packed(field, raw, state[field.name])
+        if field.repeated or field.kind == "map":
+            _decode_item(field, raw, wire, state[field.name])
+        elif field.message is not None and state[field.name] is not None:
+            _decode_into(state[field.name], _as_bytes(raw))  # a second part of it is merged
         else:
-            state[field.name].append(_decode_value(field, raw, depth))
+            state[field.name] = _decode_value(field, raw, wire)
+
+
+def _decode_item(field: Field, raw: int | bytes, wire: int, into: Any) -> None:
+    if field.kind == "map":
+        name, item = _decode_entry(field, _as_bytes(raw))
+        into[name] = item
+    elif wire == _LENGTH and field.kind not in _LENGTH_KINDS:
+        _decode_packed(field, _as_bytes(raw), into)
+    else:
+        into.append(_decode_value(field, raw, wire))
+    if len(into) > MAX_ITEMS:
+        raise ValueError(f"more than {MAX_ITEMS} items of {field.name}")
 
 
 def _as_bytes(raw: int | bytes) -> bytes:
@@ -295,45 +331,45 @@ def _as_bytes(raw: int | bytes) -> bytes:
 def _decode_packed(field: Field, raw: bytes, into: list[Any]) -> None:
     at = 0
     wire = _FIXED64 if field.kind == "double" else _VARINT
-    while at < len(raw):
+    while at < len(raw) and len(into) <= MAX_ITEMS:
         item, at = _read_raw(raw, at, wire)
-        into.append(_decode_value(field, item, 0))
+        into.append(_decode_value(field, item, wire))
 
 
 def _decode_entry(field: Field, data: bytes) -> tuple[str, Any]:
     at = 0
     key = ""
-    value_field = Field(2, field.value_kind)
-    value = value_field.default()
+    value = field.value.default()
     while at < len(data):
-        tag, at = _read_varint(data, at)
-        raw, at = _read_raw(data, at, tag & 7)
-        if tag >> 3 == 1:
+        number, wire, at = _read_key(data, at)
+        raw, at = _read_raw(data, at, wire)
+        if number == 1:
             key = _as_bytes(raw).decode("utf-8", "surrogateescape")
-        elif tag >> 3 == 2:
-            value = _decode_value(value_field, raw, 0)
+        elif number == 2:
+            value = _decode_value(field.value, raw, wire)
     return key, value
 
 
-def _decode_value(field: Field, raw: int | bytes, depth: int) -> Any:
+def _decode_value(field: Field, raw: int | bytes, wire: int) -> Any:
     kind = field.kind
-    if kind == "double":
+    if isinstance(raw, int):
+        return _decode_integer(kind, raw)
+    if kind == "double" and wire == _FIXED64:
         from _struct import unpack
 
-        data = _as_bytes(raw)
-        if len(data) != 8:
-            raise ValueError("wrong wire type")
-        return unpack("<d", data)[0]
-    if kind in _LENGTH_KINDS:
-        data = _as_bytes(raw)
-        if kind == "string":
-            return data.decode("utf-8", "surrogateescape")
-        if kind == "message":
-            assert field.message is not None
-            return field.message.decode(data, depth + 1)
-        return data
-    if not isinstance(raw, int):
-        raise ValueError("wrong wire type")  # noqa: TRY004 - data, not a type of ours
+        return unpack("<d", raw)[0]
+    if wire != _LENGTH:
+        raise ValueError("wrong wire type")
+    if kind == "string":
+        return raw.decode("utf-8", "surrogateescape")
+    if kind == "bytes":
+        return raw
+    if field.message is None:
+        raise ValueError("wrong wire type")
+    return field.message.decode(raw)
+
+
+def _decode_integer(kind: str, raw: int) -> int:
     if kind == "bool":
         return raw != 0
     if kind == "uint32":
@@ -343,6 +379,8 @@ def _decode_value(field: Field, raw: int | bytes, depth: int) -> Any:
         return raw - (1 << 32) if raw >> 31 else raw
     if kind == "int64":
         return raw - (1 << 64) if raw >> 63 else raw
+    if kind != "uint64":
+        raise ValueError("wrong wire type")
     return raw
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from kata.errors import OK, HypervisorError, KataError, ProtocolError, from_wire, name_of
+from kata.errors import (
+    OK,
+    HypervisorError,
+    InvalidInput,
+    KataError,
+    ProtocolError,
+    from_wire,
+    name_of,
+    plain,
+)
 from kata.wire.protobuf import Message, bytes_, int32, int64, nested, repeated, string
 from kata.wire.record import record
 
@@ -91,7 +100,7 @@ def error_of(status: Status) -> KataError:
             detail = ErrorDetail.decode(item.value)
             error = from_wire(status.code, detail.name, status.message, detail.hint)
             if isinstance(error, HypervisorError):
-                error.console = detail.console
+                error.console = plain(detail.console, 1 << 16)
             return error
     return from_wire(status.code, "", status.message, "")
 
@@ -137,44 +146,66 @@ class Connection:
     def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray()
         self._next_stream = 1
+        self._last_asked = 0
         self._max_message = max_message
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the peer, give the events they complete.
 
-        Raises ``ProtocolError`` for an oversized, unknown or malformed message; the
-        connection is unusable after that.
+        Raises ``ProtocolError`` for an oversized, unknown or malformed message, and for a
+        request on a stream that is not a new one of the peer's; the connection is unusable
+        after that.
         """
         buffer = self._buffer
         buffer += data
         events: list[Event] = []
         at = 0
         available = len(buffer)
-        while available - at >= HEADER.size:
-            length, stream, kind, flags = HEADER.unpack_from(buffer, at)
-            if length > self._max_message:
-                raise ProtocolError(
-                    "ttrpc: message too large",
-                    why=f"{length} bytes on stream {stream}, the limit is {self._max_message}",
-                )
-            end = at + HEADER.size + length
-            if end > available:
-                break
-            events.append(_event(stream, kind, flags, bytes(buffer[at + HEADER.size : end])))
-            at = end
+        with memoryview(buffer) as view:
+            while available - at >= HEADER.size:
+                length, stream, kind, flags = HEADER.unpack_from(view, at)
+                if length > self._max_message:
+                    raise _too_large(ProtocolError, length, self._max_message)
+                end = at + HEADER.size + length
+                if end > available:
+                    break
+                body = bytes(view[at + HEADER.size : end])
+                events.append(self._event(stream, kind, flags, body))
+                at = end
         if at:
             del buffer[:at]
         return events
 
+    def _event(self, stream: int, kind: int, flags: int, body: bytes) -> Event:
+        if kind == DATA:
+            return Data(stream, body, bool(flags & REMOTE_CLOSED))
+        if kind == RESPONSE:
+            return _response(stream, body)
+        if kind == REQUEST:
+            if stream <= self._last_asked or not stream & 1:
+                raise ProtocolError("ttrpc: request on no new stream", why=f"{stream}")
+            self._last_asked = stream
+            return _request(stream, flags, body)
+        raise ProtocolError("ttrpc: unknown message type", why=f"{kind} on stream {stream}")
+
     def request(
-        self, service: str, method: str, payload: bytes, *, timeout_ns: int = 0, stream: bool = False
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        timeout_ns: int = 0,
+        stream: bool = False,
     ) -> tuple[int, bytes]:
-        """Open a stream with a request; ``stream=True`` if data frames will follow it."""
-        number = self._next_stream
-        self._next_stream += 2
+        """Open a stream with a request; ``stream=True`` if data frames will follow it.
+
+        Raises ``InvalidInput`` if the peer would refuse it for its size.
+        """
         body = RequestMessage(
             service=service, method=method, payload=payload, timeout_nano=timeout_ns
         ).encode()
+        number = self._next_stream
+        self._next_stream += 2
         return number, frame(number, REQUEST, body, REMOTE_OPEN if stream else REMOTE_CLOSED)
 
     @staticmethod
@@ -198,22 +229,26 @@ class Connection:
 
 
 def frame(stream: int, kind: int, body: bytes, flags: int = 0) -> bytes:
-    """One message with its header."""
+    """One message with its header; raises ``InvalidInput`` if no peer would take its size."""
+    if len(body) > MAX_MESSAGE:
+        raise _too_large(InvalidInput, len(body), MAX_MESSAGE)
     return HEADER.pack(len(body), stream, kind, flags) + body
 
 
-def _event(stream: int, kind: int, flags: int, body: bytes) -> Event:
-    if kind == DATA:
-        return Data(stream, body, bool(flags & REMOTE_CLOSED))
-    if kind == RESPONSE:
-        answer = ResponseMessage.decode(body)
-        failed = answer.status is not None and answer.status.code != OK
-        error = error_of(answer.status) if failed and answer.status else None
-        return Response(stream, answer.payload, error)
-    if kind == REQUEST:
-        asked = RequestMessage.decode(body)
-        return Request(
-            stream, asked.service, asked.method, asked.payload, asked.timeout_nano,
-            bool(flags & REMOTE_OPEN), tuple((m.key, m.value) for m in asked.metadata),
-        )  # fmt: skip
-    raise ProtocolError("ttrpc: unknown message type", why=f"{kind} on stream {stream}")
+def _too_large(kind: type[KataError], size: int, limit: int) -> KataError:
+    return kind("ttrpc: message too large", why=f"{size} bytes, the limit is {limit}")
+
+
+def _response(stream: int, body: bytes) -> Response:
+    answer = ResponseMessage.decode(body)
+    if answer.status is not None and answer.status.code != OK:
+        return Response(stream, b"", error_of(answer.status))
+    return Response(stream, answer.payload)
+
+
+def _request(stream: int, flags: int, body: bytes) -> Request:
+    asked = RequestMessage.decode(body)
+    return Request(
+        stream, asked.service, asked.method, asked.payload, asked.timeout_nano,
+        bool(flags & REMOTE_OPEN), tuple((m.key, m.value) for m in asked.metadata),
+    )  # fmt: skip
