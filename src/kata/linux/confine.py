@@ -62,8 +62,8 @@ class Confinement:
 
     ``namespaces`` are CLONE_NEW* flags; with CLONE_NEWNS the root becomes an empty tmpfs holding
     ``binds``, ``links`` (target, text) and ``devices`` (host paths, made owned by ``uid``), which
-    is read-only from then on. ``trees`` come after the binds; ``proc`` mounts /proc (processes
-    only). ``capabilities`` is a mask kept in every set; rlimits are (resource, value) and set both
+    is read-only from then on. ``trees`` come after the binds; ``proc`` are the entries of /proc
+    to be there: each alone, so that no ``..`` leads from one to another. ``capabilities`` is a mask kept in every set; rlimits are (resource, value) and set both
     limits. ``hostname`` needs CLONE_NEWUTS. ``uid_change`` lets a later change of the effective
     uid take capabilities away and give them back, as usual (a file server acting for others).
     """
@@ -81,7 +81,7 @@ class Confinement:
     intercept_open: bool = False
     hostname: str = ""
     trees: tuple[Tree, ...] = ()
-    proc: bool = False
+    proc: tuple[str, ...] = ()
     uid_change: bool = False
 
 
@@ -256,12 +256,9 @@ class _Child:
         for tree in c.trees:
             self._step = f'attach "{tree.target}"'
             _make_target(_SCRATCH + tree.target, tree.fd)
-            sys.move_mount(tree.fd, _SCRATCH + tree.target)
+            sys.attach_tree(tree.fd, _SCRATCH + tree.target)
         if c.proc:
-            self._step = "mount /proc"
-            os.makedirs(_SCRATCH + "/proc", 0o755, exist_ok=True)
-            flags = sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC
-            sys.mount("proc", _SCRATCH + "/proc", "proc", flags, "subset=pid")
+            self._proc(c.proc)
         for target, text in c.links:
             self._step = f'link "{target}"'
             os.symlink(text, _SCRATCH + target)
@@ -284,6 +281,23 @@ class _Child:
         if bind.readonly:
             attributes |= sys.MOUNT_ATTR_RDONLY
         sys.mount_setattr(target, sys.AT_RECURSIVE if bind.recursive else 0, attributes)
+
+    def _proc(self, entries: tuple[str, ...]) -> None:
+        self._step = "mount /proc"
+        whole = _SCRATCH + "/.proc"
+        flags = sys.MS_NOSUID | sys.MS_NODEV | sys.MS_NOEXEC
+        os.mkdir(whole)
+        sys.mount("proc", whole, "proc", flags)
+        for entry in entries:
+            self._step = f'bind "/proc/{entry}"'
+            target = f"{_SCRATCH}/proc/{entry}"
+            fd = os.open(f"{whole}/{entry}", os.O_PATH | os.O_CLOEXEC)
+            _make_target(target, fd)
+            sys.mount(f"/proc/self/fd/{fd}", target, None, sys.MS_BIND)
+            sys.mount("", target, None, flags | sys.MS_REMOUNT | sys.MS_BIND | sys.MS_RDONLY)
+            os.close(fd)
+        sys.umount(whole, sys.MNT_DETACH)
+        os.rmdir(whole)
 
     def _devices(self, devices: list[tuple[str, os.stat_result]]) -> None:
         c = self._c

@@ -165,11 +165,26 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, resolve: int =
     return syscall(SYS_OPENAT2, directory, _text(path), how, len(how), what=f"open {path}")
 
 
-def mount_setattr(path: str, flags: int, attributes: int, clear: int = 0) -> None:
-    """mount_setattr(2) on a path; ``flags`` may be ``AT_RECURSIVE``."""
-    attr = b"".join(n.to_bytes(8, "little") for n in (attributes, clear, 0, 0))
+def mount_setattr(
+    path: str, flags: int, attributes: int, clear: int = 0, *, directory: int = AT_FDCWD,
+    propagation: int = 0,
+) -> None:  # fmt: skip
+    """mount_setattr(2); ``flags`` may be ``AT_RECURSIVE`` and ``AT_EMPTY_PATH``."""
+    attr = b"".join(n.to_bytes(8, "little") for n in (attributes, clear, propagation, 0))
     what = f"mount_setattr {path}"
-    syscall(SYS_MOUNT_SETATTR, AT_FDCWD, _text(path), flags, attr, len(attr), what=what)
+    syscall(SYS_MOUNT_SETATTR, directory, _text(path), flags, attr, len(attr), what=what)
+
+
+def open_tree(path: str, *, recursive: bool = False) -> int:
+    """open_tree(2): a detached copy of the mount at ``path``."""
+    flags = 1 | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)  # 1: OPEN_TREE_CLONE
+    return syscall(SYS_OPEN_TREE, AT_FDCWD, _text(path), flags, what=f"bind {path}")
+
+
+def move_mount(tree: int, target: int) -> None:
+    """move_mount(2): attach a detached mount onto an open target."""
+    empty_paths = 0x4 | 0x40
+    syscall(SYS_MOVE_MOUNT, tree, b"", target, b"", empty_paths, what="move_mount")
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
@@ -211,8 +226,8 @@ def clone_tree(fd: int, attributes: int, *, recursive: bool = False) -> int:
     return tree
 
 
-def move_mount(tree: int, target: str) -> None:
-    """move_mount(2): attach a detached mount tree."""
+def attach_tree(tree: int, target: str) -> None:
+    """move_mount(2): attach a detached mount tree at a path."""
     syscall(
         SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH,
         what=f"move_mount {target}",
