@@ -63,9 +63,10 @@ class Confinement:
     ``namespaces`` are CLONE_NEW* flags; with CLONE_NEWNS the root becomes an empty tmpfs holding
     ``binds``, ``links`` (target, text) and ``devices`` (host paths, made owned by ``uid``), which
     is read-only from then on. ``trees`` come after the binds; ``proc`` are the entries of /proc
-    to be there: each alone, so that no ``..`` leads from one to another. ``capabilities`` is a mask kept in every set; rlimits are (resource, value) and set both
-    limits. ``hostname`` needs CLONE_NEWUTS. ``uid_change`` lets a later change of the effective
-    uid take capabilities away and give them back, as usual (a file server acting for others).
+    to be there, each alone, so that no ``..`` leads from one to another. ``capabilities`` is a
+    mask kept in every set; rlimits are (resource, value) and set both limits. ``hostname`` needs
+    CLONE_NEWUTS. ``uid_change`` lets a later change of the effective uid take capabilities away
+    and give them back, as usual (a file server acting for others).
     """
 
     uid: int
