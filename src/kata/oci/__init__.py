@@ -1,1 +1,1 @@
-"""Pure: runtime-spec values, defaults, validation, seccomp profiles."""
+"""Pure: OCI configuration and state, Docker's defaults and option syntax, seccomp profiles."""

@@ -1,0 +1,357 @@
+"""config.json: what is accepted, and how each fault is named."""
+
+import copy
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft4Validator
+
+from kata.errors import InvalidSpec
+from kata.oci import schema
+from kata.oci.defaults import ContainerRequest, ProcessRequest, container_spec
+from kata.oci.spec import faults, namespaces, parse, parse_process, parse_resources
+from kata.oci.state import RUNNING, STOPPED, State, command_line_document, document
+
+DATA = os.path.join(os.path.dirname(__file__), "../../data/runtime-spec-1.2.0")
+
+
+def data(name):
+    with open(f"{DATA}/{name}") as file:
+        return json.load(file)
+
+
+def inlined(node, name):
+    """A schema without references: each replaced by what it means (there are no cycles)."""
+    if isinstance(node, list):
+        return [inlined(inner, name) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        file, _, pointer = node["$ref"].partition("#")
+        target = data(file or name)
+        for part in pointer.strip("/").split("/"):
+            target = target[part]
+        return inlined(target, file or name)
+    return {key: inlined(inner, name) for key, inner in node.items()}
+
+
+def validator(name):
+    """The specification's own schema."""
+    return Draft4Validator(inlined(data(name), name))
+
+
+ORACLE = validator("config-schema.json")
+STATE_ORACLE = validator("state-schema.json")
+EXAMPLE = data("good/spec-example.json")
+REQUEST = ContainerRequest(ProcessRequest(("sh",)), "host")
+
+
+def changed(path, value, base=EXAMPLE):
+    """A copy of a configuration with one value changed; ``...`` removes it."""
+    spec = copy.deepcopy(base)
+    *parents, last = path
+    target = spec
+    for key in parents:
+        target = target[key]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    return spec
+
+
+def only_fault(spec):
+    found = faults(spec)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_the_specifications_examples_are_accepted():
+    """What the specification shows as good is accepted, where it can start (it has args)."""
+    assert parse(json.dumps(data("good/minimal-for-start.json")))["process"]["args"]
+    rdma = {**data("good/linux-rdma.json"), "process": EXAMPLE["process"]}
+    assert faults(rdma) == []
+    # the example's sysctl net.core.somaxconn is fine, its hooks, limits and devices as well
+    assert [f.path for f in faults(EXAMPLE)] == []
+
+
+def test_the_default_configuration_is_valid():
+    """What we write ourselves passes the schema and our own checks."""
+    spec = container_spec(REQUEST)
+    assert list(ORACLE.iter_errors(spec)) == []
+    assert faults(spec) == []
+
+
+def test_unknown_fields_are_kept():
+    """Fields that are not known stay in the result, whatever they hold."""
+    spec = changed(("linux", "netDevices"), {"eth0": {"name": 1}})
+    spec["org.example"] = [None]
+    assert parse(json.dumps(spec)) == spec
+
+
+def test_null_is_absent():
+    """Go writes null for what is empty: optional fields may be null, required ones not."""
+    assert faults(changed(("hooks",), None)) == []
+    assert faults(changed(("linux", "devices"), None)) == []
+    assert only_fault(changed(("process", "cwd"), None)).path == "process.cwd"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "why"),
+    [
+        (("ociVersion",), ..., "ociVersion", "is missing"),
+        (("ociVersion",), "one", "ociVersion", 'must be a semantic version, not "one"'),
+        (("ociVersion",), "2.0.0", "ociVersion", 'version 2.0.0 is not known, only "1.*" are'),
+        (("root",), ..., "root", "is missing"),
+        (("root", "path"), ..., "root.path", "is missing"),
+        (("root", "path"), "", "root.path", "must not be empty"),
+        (("process",), ..., "process", "is missing"),
+        (("process", "args"), "sh", "process.args", "must be an array, not a string"),
+        (("process", "args"), [], "process.args", "must name a program"),
+        (("process", "args"), ..., "process.args", "must name a program"),
+        (("process", "args", 0), 1, "process.args[0]", "must be a string, not an integer"),
+        (
+            ("process", "args", 0),
+            "a\0b",
+            "process.args[0]",
+            "must not contain a NUL character",
+        ),
+        (("process", "env", 0), "PATH", "process.env[0]", 'must be NAME=VALUE, not "PATH"'),
+        (("process", "env", 0), "=x", "process.env[0]", 'must be NAME=VALUE, not "=x"'),
+        (("process", "cwd"), "tmp", "process.cwd", 'must be an absolute path, not "tmp"'),
+        (
+            ("process", "user", "uid"),
+            -1,
+            "process.user.uid",
+            "must be from 0 to 4294967295, not -1",
+        ),
+        (
+            ("process", "user", "uid"),
+            True,
+            "process.user.uid",
+            "must be an integer, not a boolean",
+        ),
+        (("process", "user", "uid"), 1.0, "process.user.uid", "must be an integer, not a number"),
+        (
+            ("process", "rlimits", 0, "type"),
+            "nofile",
+            "process.rlimits[0].type",
+            'must be the name of a resource limit, not "nofile"',
+        ),
+        (
+            ("process", "rlimits", 0, "hard"),
+            1,
+            "process.rlimits[0].soft",
+            "must not be above the hard limit",
+        ),
+        (
+            ("process", "rlimits"),
+            [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2,
+            "process.rlimits[1]",
+            '"RLIMIT_CPU" is there twice',
+        ),
+        (
+            ("process", "oomScoreAdj"),
+            1001,
+            "process.oomScoreAdj",
+            "must be from -1000 to 1000, not 1001",
+        ),
+        (("mounts", 0, "destination"), "", "mounts[0].destination", "must not be empty"),
+        (("mounts", 0), "x", "mounts[0]", "must be an object, not a string"),
+        (
+            ("linux", "namespaces", 0, "type"),
+            "net",
+            "linux.namespaces[0].type",
+            'unknown value "net"',
+        ),
+        (
+            ("linux", "namespaces", 0, "path"),
+            "proc/1/ns/pid",
+            "linux.namespaces[0].path",
+            "must be an absolute path",
+        ),
+        (
+            ("linux", "namespaces"),
+            [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount", "user", "time", "pid")],
+            "linux.namespaces[7]",
+            '"pid" is there twice',
+        ),
+        (
+            ("linux", "resources", "hugepageLimits", 0, "pageSize"),
+            "64kB",
+            "linux.resources.hugepageLimits[0].pageSize",
+            'must be a page size such as 2MB, not "64kB"',
+        ),
+        (
+            ("linux", "resources", "memory", "limit"),
+            "1g",
+            "linux.resources.memory.limit",
+            "must be an integer, not a string",
+        ),
+        (
+            ("linux", "seccomp", "syscalls", 0, "names"),
+            [],
+            "linux.seccomp.syscalls[0].names",
+            "must not be empty",
+        ),
+        (
+            ("linux", "seccomp", "defaultAction"),
+            "ALLOW",
+            "linux.seccomp.defaultAction",
+            'unknown value "ALLOW"',
+        ),
+        (
+            ("linux", "sysctl"),
+            {"kernel.panic": "1"},
+            'linux.sysctl["kernel.panic"]',
+            "is not in a namespace of its own",
+        ),
+        (
+            ("linux", "sysctl"),
+            {"net/../kernel/panic": "1"},
+            'linux.sysctl["net/../kernel/panic"]',
+            "is no name of a kernel parameter",
+        ),
+        (
+            ("linux", "devices", 0, "major"),
+            ...,
+            "linux.devices[0]",
+            'a device of type "c" needs numbers',
+        ),
+        (("annotations", ""), "x", 'annotations[""]', "a key must not be empty"),
+        (("hooks", "prestart", 0, "path"), "fix", "hooks.prestart[0].path", "must be an absolute"),
+    ],
+)
+def test_faults_have_a_path(path, value, where, why):
+    """Each fault is one error with the JSON path of what is wrong and the rule it breaks."""
+    error = only_fault(changed(path, value))
+    assert (error.path, str(error)) == (where, f"config.json: {where}: {error.why}")
+    assert error.why.startswith(why)
+
+
+def test_what_needs_a_namespace():
+    """What belongs to a namespace is refused where the container shares it."""
+    spaces = EXAMPLE["linux"]["namespaces"]
+    spec = changed(("linux", "namespaces"), [s for s in spaces if s["type"] == "pid"])
+    spec["domainname"] = "d"
+    assert {f.path: f.why for f in faults(spec)} == {
+        "hostname": 'needs a namespace of type "uts"',
+        "domainname": 'needs a namespace of type "uts"',
+        "linux.maskedPaths": 'needs a namespace of type "mount"',
+        "linux.readonlyPaths": 'needs a namespace of type "mount"',
+        "linux.uidMappings": 'needs a namespace of type "user"',
+        "linux.gidMappings": 'needs a namespace of type "user"',
+        "linux.timeOffsets": 'needs a namespace of type "time"',
+        'linux.sysctl["net.ipv4.ip_forward"]': 'needs a namespace of type "network"',
+        'linux.sysctl["net.core.somaxconn"]': 'needs a namespace of type "network"',
+    }
+
+
+def test_all_faults_of_shape_are_found():
+    """Several faults are several errors; parse raises the first."""
+    spec = changed(("process", "args"), 1)
+    spec["hostname"] = 2
+    assert [f.path for f in faults(spec)] == ["process.args", "hostname"] or [
+        f.path for f in faults(spec)
+    ] == ["hostname", "process.args"]
+    with pytest.raises(InvalidSpec):
+        parse(json.dumps(spec))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', b"\xff", "[" * 100_000])
+def test_what_is_no_configuration(text):
+    """What is not a JSON object is refused without a traceback."""
+    with pytest.raises(InvalidSpec, match="document"):
+        parse(text)
+
+
+def test_a_huge_document_is_refused():
+    """A document beyond all reason is refused before it is parsed."""
+    with pytest.raises(InvalidSpec, match="larger than"):
+        parse(b" " * ((16 << 20) + 1))
+
+
+def test_process_and_resources_alone():
+    """The objects that exec and update are given are checked by the same tables."""
+    assert parse_process(json.dumps(EXAMPLE["process"])) == EXAMPLE["process"]
+    with pytest.raises(InvalidSpec, match=r"process\.args: must name"):
+        parse_process('{"cwd": "/"}')
+    assert parse_resources('{"pids": {"limit": 3}}') == {"pids": {"limit": 3}}
+    with pytest.raises(InvalidSpec, match=r"linux\.resources\.pids\.limit: is missing"):
+        parse_resources('{"pids": {}}')
+
+
+def test_namespaces_by_kind():
+    """Namespaces come as kind to path, an empty one for a new namespace."""
+    spec = {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/n"}]}}
+    assert namespaces(spec) == {"pid": "", "network": "/n"}
+    assert namespaces({}) == {}
+
+
+JUNK = st.sampled_from(
+    [None, True, -1, 0, 1, 1.5, 1 << 40, 1 << 64, "", "x", "/x", [], ["x"], [1], {}, {"x": "y"}]
+)
+
+
+def places(value, path=()):
+    """The path of every value in a document."""
+    if path:
+        yield path
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.sampled_from([p for p in places(EXAMPLE) if p[0] not in ("zos",)]), JUNK)
+def test_no_laxer_than_the_schema(path, value):
+    """Whatever the specification's schema refuses, we refuse too (null aside, which is absent).
+
+    Accepted more widely on purpose: file modes with type bits and paths of propagation, as runc
+    and the engines have them.
+    """
+    spec = changed(path, value)
+    wider = path[-1] in ("fileMode", "rootfsPropagation") or value is None
+    if not wider and list(ORACLE.iter_errors(spec)):
+        assert faults(spec)
+
+
+def test_every_field_of_the_schema_is_in_the_table():
+    """The table names every Linux field of the schema: a wrong value in each is noticed."""
+    properties = data("config-linux.json")["linux"]["properties"]
+    for name in properties:
+        wrong = {"ociVersion": "1.2.0", "linux": {name: 3.5}}
+        assert next(f.path for f in faults(wrong)) == f"linux.{name}"
+    for name in properties["resources"]["properties"]:
+        found = []
+        schema.RESOURCES({name: 3.5}, "r", found)
+        assert [f.path for f in found] == [f"r.{name}"]
+    for name in data("config-schema.json")["properties"]["process"]["properties"]:
+        found = []
+        schema.PROCESS({"cwd": "/", name: 3.5}, "p", found)
+        assert [f.path for f in found] == [f"p.{name}"]
+
+
+def test_state_documents():
+    """The state is the specification's; runc's command prints more, and pid 0 once stopped."""
+    running = State("c1", RUNNING, "/b", 42, (("a", "b"),))
+    assert document(running) == {
+        "ociVersion": "1.2.0", "id": "c1", "status": "running", "pid": 42, "bundle": "/b",
+        "annotations": {"a": "b"},
+    }  # fmt: skip
+    stopped = State("c1", STOPPED, "/b", 42)
+    assert "pid" not in document(stopped)
+    for state in (running, stopped):
+        assert list(STATE_ORACLE.iter_errors(document(state))) == []
+    printed = command_line_document(stopped, rootfs="/b/rootfs", created="2026-01-01T00:00:00Z")
+    assert (printed["pid"], printed["rootfs"], printed["owner"]) == (0, "/b/rootfs", "")
+    assert list(printed)[:5] == ["ociVersion", "id", "pid", "status", "bundle"]
