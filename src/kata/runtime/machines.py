@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kata.config.settings import Config
+    from kata.runtime.guest_image import GuestImage
     from kata.runtime.request import RunRequest
 
 _MOST_SLOTS = 24  # as many disks as a PCI bus takes beside what else is wired
@@ -29,14 +30,16 @@ class Launch:
     program: str
     template: Template | None
     reason: str
+    kernel_release: str
 
 
-def describe(config: Config, *, vcpus: int, memory_mib: int, layers: int = 0) -> Machine:
+def describe(
+    config: Config, image: GuestImage, *, vcpus: int, memory_mib: int, layers: int = 0
+) -> Machine:
     """The machine for a container; its accelerator is still to be chosen.
 
-    Raises ``HostError`` if there is no guest image, ``Unsupported`` for too many layers.
+    Raises ``Unsupported`` for too many layers.
     """
-    image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
     settings = config.hypervisor
     return Machine(
         kernel=image.kernel,
@@ -62,7 +65,7 @@ def _slots(layers: int, step: int) -> int:
     return min(slots, _MOST_SLOTS)
 
 
-def accelerate(machine: Machine, config: Config) -> Launch:
+def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
     """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted)."""
     settings = config.hypervisor
     program = probe.locate(settings.path)
@@ -74,7 +77,7 @@ def accelerate(machine: Machine, config: Config) -> Launch:
         accelerator=choice.accelerator,
         command_line=command_line(choice.accelerator, settings.kernel_params),
     )
-    return Launch(machine, program, None, choice.reason)
+    return Launch(machine, program, None, choice.reason, kernel_release)
 
 
 def templates(config: Config, program: str) -> Templates:
@@ -86,13 +89,15 @@ def templates(config: Config, program: str) -> Templates:
 
 def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) -> Launch:
     """Everything decided for a request; makes the template if it is the first of its shape."""
+    image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
     machine = describe(
         config,
+        image,
         vcpus=request.machine_vcpus,
         memory_mib=request.machine_memory,
         layers=len(request.layers),
     )
-    launch = accelerate(machine, config)
+    launch = accelerate(machine, config, image.kernel_release)
     if not (request.template and config.factory.enable_template):
         return launch
     known = templates(config, launch.program)
