@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from kata.errors import InvalidInput
 from kata.oci.options import UNLIMITED, Rlimit, Tmpfs, Volume
-from kata.oci.spec import VERSION
 from kata.oci.users import User
+from kata.oci.version import VERSION
 from kata.wire.record import record
 
 TYPE_CHECKING = False

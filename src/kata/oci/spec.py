@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     Spec: TypeAlias = dict[str, Any]
 
-VERSION = "1.2.0"
 _LIMIT = 16 << 20  # bytes; a configuration of this size is a mistake or an attack
 
 

@@ -5,7 +5,7 @@ Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/runtime.md#st
 
 from __future__ import annotations
 
-from kata.oci.spec import VERSION
+from kata.oci.version import VERSION
 from kata.wire.record import record
 
 TYPE_CHECKING = False

@@ -11,7 +11,6 @@ from _struct import Struct
 from zlib import crc32
 
 from kata.errors import InvalidInput
-from kata.oci.seccomp_profile import kernel_version, parse, refuse_listener, resolved
 from kata.wire.agent_api import Seccomp
 
 TYPE_CHECKING = False
@@ -45,19 +44,22 @@ def container_filter(
         source = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/oci"
         source += "/seccomp_default.json"
         text, identity = b"", _stamp(source).encode()
-    kernel = kernel_version(kernel_release)
 
     def compile_() -> tuple[bytes, int] | None:
+        from kata.oci.seccomp_profile import kernel_version, parse, resolved
+
+        kernel = kernel_version(kernel_release)
         profile = parse(text or _file(source), source)
         seccomp = resolved(profile, capabilities, kernel=kernel, architecture=_ARCHITECTURE)
         return None if seccomp is None else _compiled(seccomp)
 
-    about = f"{kernel[0]}.{kernel[1]} {' '.join(sorted(capabilities))}"
+    about = f"{kernel_release} {' '.join(sorted(capabilities))}"
     return _kept(_key(identity, about), compile_, f"{data_root}/cache/seccomp")
 
 
 def spec_filter(seccomp: dict[str, Any], *, data_root: str) -> Seccomp:
     """The filter of a checked ``linux.seccomp``. Raises as ``container_filter`` does."""
+    from kata.oci.seccomp_profile import refuse_listener
     from kata.wire.quickjson import dumps
 
     refuse_listener(seccomp, seccomp)
