@@ -87,18 +87,10 @@ def _state(request: RunRequest, options: Options, config: Config) -> ContainerSt
         terminal=options.tty,
         memory_mib=request.machine_memory,
         vcpus=request.machine_vcpus,
-        stop_signal=_stop_signal(options),
+        stop_signal=request.stop_signal,
         stop_timeout=int(options.stop_timeout or config.runtime.stop_timeout),
         labels=tuple((key, value) for key, _, value in labels),
     )
-
-
-def _stop_signal(options: Options) -> int:
-    if not options.stop_signal:
-        return 15
-    from kata.oci.signals import number
-
-    return number(options.stop_signal)
 
 
 def _write_cidfile(options: Options, request: RunRequest) -> None:

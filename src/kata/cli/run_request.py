@@ -14,6 +14,7 @@ from kata.oci.defaults import (
     Resources,
     image_environment,
 )
+from kata.oci.signals import number
 from kata.oci.users import resolve
 from kata.runtime.request import RunRequest
 from kata.runtime.store import new_id
@@ -48,17 +49,15 @@ class Source:
 
 def build(options: Options, config: Config) -> RunRequest:
     """The request. Raises ``InvalidInput``, ``NotFound`` or ``ImageError``; nothing was started."""
-    _check_image(options)
+    command = _words(options)
     source = _rootfs(options.rootfs) if options.rootfs else _image(options, config)
-    if not options.stop_signal:
-        options.stop_signal = source.stop_signal
     container_id = new_id()
     hostname = options.hostname or container_id[:12]
     security = values.security(tuple(options.security_opt))
     resources = _resources(options)
     volumes = tuple(values.volume(text, os.getcwd()) for text in options.volume)
     container = ContainerRequest(
-        process=_process(options, source, security),
+        process=_process(options, source, command, security),
         hostname=hostname,
         readonly=options.read_only,
         cap_add=tuple(options.cap_add),
@@ -84,6 +83,7 @@ def build(options: Options, config: Config) -> RunRequest:
         init=options.init,
         files=_files(options, hostname),
         domainname=options.domainname or "",
+        stop_signal=number(options.stop_signal or source.stop_signal or "TERM"),
         machine_vcpus=whole_cpus or settings.default_vcpus,
         machine_memory=-(-resources.memory // _MIB) or settings.default_memory,
         memory_limited=bool(resources.memory),
@@ -93,15 +93,16 @@ def build(options: Options, config: Config) -> RunRequest:
     )
 
 
-def _check_image(options: Options) -> None:
-    if options.rootfs and options.image:  # the first word is the command then
-        options.command = [options.image, *options.command]
-        options.image = None
-    if not options.rootfs and not options.image:
+def _words(options: Options) -> tuple[str, ...]:
+    """The words of the command: with ``--rootfs`` there is no image before them."""
+    if options.rootfs:
+        return (options.image, *options.command) if options.image else tuple(options.command)
+    if not options.image:
         raise UsageError(
             "kata run needs an IMAGE or --rootfs DIR", hint="kata run --help shows an example",
             exit_code=125,
         )  # fmt: skip
+    return tuple(options.command)
 
 
 def _rootfs(path: str) -> Source:
@@ -157,14 +158,16 @@ def _image(options: Options, config: Config) -> Source:
     )  # fmt: skip
 
 
-def _process(options: Options, source: Source, security: Security) -> ProcessRequest:
+def _process(
+    options: Options, source: Source, command: tuple[str, ...], security: Security
+) -> ProcessRequest:
     environment: list[str] = []
     for path in options.env_file:
         environment += values.env_file(_read(path), path, os.environ)
     environment += values.environment(tuple(options.env), os.environ)
     wanted = options.user if options.user is not None else source.user
     return ProcessRequest(
-        args=_arguments(options, source),
+        args=_arguments(options, source, command),
         env=image_environment(source.environment, tuple(environment)),
         cwd=options.workdir or source.cwd,
         user=resolve(wanted, source.passwd, source.group, extra=tuple(options.group_add)),
@@ -175,9 +178,9 @@ def _process(options: Options, source: Source, security: Security) -> ProcessReq
     )
 
 
-def _arguments(options: Options, source: Source) -> tuple[str, ...]:
+def _arguments(options: Options, source: Source, command: tuple[str, ...]) -> tuple[str, ...]:
     """Docker's rule: a new entrypoint drops the image's command, a command replaces it."""
-    command = tuple(options.command)
+    entrypoint: tuple[str, ...] = ()
     if options.entrypoint is not None:
         entrypoint = (options.entrypoint,) if options.entrypoint else ()
     else:
@@ -211,7 +214,7 @@ def _tmpfs(
 ) -> tuple[values.Tmpfs, ...]:
     """What was asked; the image's own volumes are empty places in memory, unless given."""
     asked = [values.tmpfs(text) for text in options.tmpfs]
-    taken = {item.destination for item in (*asked, *volumes)}
+    taken = {t.destination for t in asked} | {v.destination for v in volumes}
     return (*asked, *(values.Tmpfs(v, ("mode=755",)) for v in source.volumes if v not in taken))
 
 

@@ -28,6 +28,7 @@ class RunRequest:
     seccomp: str = ""
     init: bool = False
     domainname: str = ""
+    stop_signal: int = 15
     files: tuple[tuple[str, bytes], ...] = ()
     machine_vcpus: int = 1
     machine_memory: int = 512
