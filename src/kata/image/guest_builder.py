@@ -1,0 +1,191 @@
+"""Building the guest image: the distribution's kernel and Python, and our own agent.
+
+The one rule: the result depends on nothing but the packages, our files and the list of kernel modules; it
+appears whole under the name of its content, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from kata.errors import HostError
+from kata.image import closure, commands, cpio, debian, guest_store, guest_tree, kernel
+from kata.image import interpreter as python
+from kata.image import kernel_modules
+from kata.image.debian import Package
+from kata.runtime.guest_image import FORMAT, GuestImage
+from kata.version import VERSION
+from kata.wire.agent_api import api_hash
+from kata.wire.record import record
+
+KERNEL, INITRD = "vmlinux", "initrd.zst"
+OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_ZSTD = ("zstd", "-q", "-19", "--single-thread", "--no-check", "-c")
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@record
+class Parts:
+    """All that goes into an image, before it is written."""
+
+    kernel: kernel.Kernel
+    python: str
+    packages: tuple[Package, ...]
+    entries: tuple[cpio.Entry, ...]
+    agent: closure.Closure
+
+
+class Supply:
+    """Packages by name, fetched once; a stale index is refreshed once."""
+
+    def __init__(self, cache: str, say: Say) -> None:
+        self._cache = cache
+        self._say = say
+        self._fresh = False
+        self.used: dict[str, Package] = {}
+
+    def names(self) -> tuple[str, str]:
+        """The kernel's package, and the version of Python, of this release."""
+        return self._retried(lambda: (debian.kernel_package(), debian.python_version()))
+
+    def bring(self, names: Sequence[str]) -> list[str]:
+        """Fetch packages by name; the paths of their files. Raises ``HostError``."""
+
+        def fetch() -> tuple[Package, ...]:
+            packages = debian.available(names)
+            debian.fetch(packages, self._cache, self._say)
+            return packages
+
+        packages = self._retried(fetch)
+        self.used.update({p.name: p for p in packages})
+        return [f"{self._cache}/{p.file}" for p in packages]
+
+    def _retried(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except HostError:
+            if self._fresh:
+                raise
+        self._fresh = True
+        self._say("reading the lists of packages again")
+        debian.refresh()
+        return action()
+
+
+def build(
+    destination: str, *, say: Say, cache: str = debian.CACHE, ours: str = OURS
+) -> GuestImage:
+    """Build the image, put it below ``destination`` and make it the default.
+
+    ``say`` is told of each step; ``ours`` is the directory that holds our package. Raises
+    ``HostError`` (no apt, no network, no space, …) or ``ImageError``; nothing is left then.
+    """
+    debian.require_host()
+    commands.require("zstd")
+    with guest_store.building(destination) as workdir:
+        parts = gather(Supply(cache, say), workdir, ours, say)
+        say("packing the first file system")
+        tree = cpio.archive(parts.entries, mtime=int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
+        initrd = commands.run(_ZSTD, data=tree)
+        files = {KERNEL: parts.kernel.image, INITRD: initrd}
+        image = guest_store.publish(destination, workdir, files, _manifest(parts, files))
+    say(
+        f"guest image {image.digest[:12]}: kernel {image.kernel_release}, "
+        f"{image.sizes[0] / 1e6:.1f} MB; initramfs {image.sizes[1] / 1e6:.1f} MB "
+        f"({len(tree) / 1e6:.1f} MB unpacked, {len(parts.kernel.modules)} kernel modules)"
+    )
+    return image
+
+
+def gather(supply: Supply, workdir: str, ours: str, say: Say) -> Parts:
+    """Everything the image is made of; packages are unpacked below ``workdir``."""
+    kernel_name, version = supply.names()
+    (deb,) = supply.bring([kernel_name])
+    say(f"reading {kernel_name}")
+    with open(kernel_modules.LIST, encoding="utf-8") as file:
+        wanted = kernel_modules.parse(file.read())
+    linux = kernel.read(deb, wanted)
+    say(f"unpacking Python {version}")
+    interpreter = python.unpack(version, f"{workdir}/root", supply.bring)
+    library = interpreter.library(ours)
+    agent = closure.closure(closure.AGENT, library)
+    say(f"compiling {len(agent.ours)} modules of ours, {len(agent.stdlib)} of the library")
+    entries = [
+        *guest_tree.base(),
+        guest_tree.init(interpreter.program, interpreter.stdlib),
+        *guest_tree.modules(linux.selection, linux.release, linux.modules),
+        *_programs(interpreter, agent, supply),
+        *_sources(interpreter, agent, library, f"{workdir}/compiled"),
+    ]
+    used = tuple(supply.used[name] for name in sorted(supply.used))
+    return Parts(linux, version, used, tuple(entries), agent)
+
+
+def _programs(
+    interpreter: python.Interpreter, agent: closure.Closure, supply: Supply
+) -> list[cpio.Entry]:
+    """The interpreter, its extension modules, and the libraries all of them need."""
+    root = interpreter.root
+    inside = [module.path[len(root) + 1 :] for module in agent.extensions]
+    needed: dict[str, None] = {}
+    for program in (interpreter.program, *inside):
+        needed.update(dict.fromkeys(python.libraries(root, program, supply.bring)))
+    entries = [
+        cpio.regular(path, _content(f"{root}/{path}"), 0o755)
+        for path in (interpreter.program, *inside)
+    ]
+    for path in needed:
+        target = guest_tree.library_path(path.rpartition("/")[2])
+        entries.append(cpio.regular(target, _content(f"{root}/{path}"), 0o755))
+    return entries
+
+
+def _sources(
+    interpreter: python.Interpreter,
+    agent: closure.Closure,
+    library: closure.Library,
+    scratch: str,
+) -> list[cpio.Entry]:
+    """Our modules and those of the library, compiled; those inside the interpreter left out."""
+    left_out = library.frozen - {guest_tree.LANDMARK}
+    jobs = [
+        (guest_tree.shown_name(m.name, interpreter.stdlib, package=m.package, ours=ours), m)
+        for ours, modules in ((True, agent.ours), (False, agent.stdlib))
+        for m in modules
+        if m.name not in left_out
+    ]
+    made = interpreter.compile(jobs, scratch)
+    return [cpio.regular(f"{name[1:]}c", data) for (name, _), data in zip(jobs, made)]
+
+
+def _manifest(parts: Parts, files: dict[str, bytes]) -> dict[str, object]:
+    def file(name: str) -> dict[str, object]:
+        data = files[name]
+        return {"file": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    return {
+        "format": FORMAT,
+        "architecture": "x86_64",
+        "kernel": {**file(KERNEL), "release": parts.kernel.release},
+        "initrd": file(INITRD),
+        "agent": {
+            "version": VERSION,
+            "api_hash": api_hash(),
+            "modules": [module.name for module in parts.agent.ours],
+        },
+        "python": parts.python,
+        "kernel_modules": sorted(parts.kernel.modules),
+        "packages": [
+            {"name": p.name, "version": p.version, "sha256": p.sha256} for p in parts.packages
+        ],
+    }
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,131 @@
+"""The guest's Python: unpacked from Debian packages, asked and used while the image is built.
+
+The one rule: what runs in the guest compiles for the guest; the host's own Python may be another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from kata.errors import ImageError
+from kata.image import commands, debian
+from kata.image.closure import Library, Module
+from kata.image.elf import Elf
+from kata.wire.record import record
+
+LIBRARY_PATHS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64")
+_COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bytecode.py")
+
+
+@record
+class Interpreter:
+    """A Python of ``version`` (``3.11``) unpacked below the directory ``root``."""
+
+    root: str
+    version: str
+
+    @property
+    def program(self) -> str:
+        """The path of the program inside the guest, without the leading slash."""
+        return f"usr/bin/python{self.version}"
+
+    @property
+    def stdlib(self) -> str:
+        """The path of the standard library inside the guest, without the leading slash."""
+        return f"usr/lib/python{self.version}"
+
+    def run(self, arguments: Sequence[str], data: bytes = b"") -> bytes:
+        """Run this interpreter on the host, by its own loader and libraries."""
+        loader = resolve(self.root, "ld-linux-x86-64.so.2")
+        paths = ":".join(f"{self.root}/{path}" for path in LIBRARY_PATHS)
+        argv = [f"{self.root}/{loader}", "--library-path", paths, f"{self.root}/{self.program}"]
+        environment = {"PYTHONHASHSEED": "0", "PYTHONHOME": f"{self.root}/usr", "LC_ALL": "C.UTF-8"}
+        flags = ["-S", "-s", "-B", "-P"]
+        return commands.run([*argv, *flags, *arguments], data=data, environment=environment)
+
+    def library(self, ours: str) -> Library:
+        """Where modules are found: our package in ``ours``, the rest in this interpreter."""
+        builtins, _, frozen = self.run([_COMPILER, "facts"]).decode().partition("\n\n")
+        return Library(
+            ours, f"{self.root}/{self.stdlib}", frozenset(builtins.split()),
+            frozenset(frozen.split()),
+        )  # fmt: skip
+
+    def compile(self, jobs: Sequence[tuple[str, Module]], scratch: str) -> list[bytes]:
+        """The compiled form of each module, under the file name that tracebacks shall show."""
+        os.makedirs(scratch)
+        lines = [f"{n}\t{m.path}\t{scratch}/{i}" for i, (n, m) in enumerate(jobs)]
+        self.run([_COMPILER], data="\n".join(lines).encode())
+        return [_content(f"{scratch}/{i}") for i in range(len(jobs))]
+
+
+def unpack(version: str, root: str, bring: Callable[[Sequence[str]], Sequence[str]]) -> Interpreter:
+    """Unpack the interpreter and the libraries it needs below ``root``.
+
+    ``bring`` fetches packages by name and gives their files.
+    """
+    names = [f"python{version}-minimal", f"libpython{version}-minimal", f"libpython{version}-stdlib"]
+    for deb in bring(names):
+        _extract(deb, root, lambda path: path.startswith(("usr/bin/python", "usr/lib/python")))
+    interpreter = Interpreter(root, version)
+    libraries(interpreter.root, interpreter.program, bring)
+    return interpreter
+
+
+def libraries(
+    root: str, program: str, bring: Callable[[Sequence[str]], Sequence[str]]
+) -> tuple[str, ...]:
+    """The libraries a program or library needs, and those they need; unpacked where missing.
+
+    Gives their paths inside the guest. Raises ``ImageError`` for one that no package holds.
+    """
+    found: dict[str, str] = {}
+    elf = Elf(_content(f"{root}/{program}"), program)
+    todo = [*elf.needed(), *([elf.interpreter().rpartition("/")[2]] if elf.interpreter() else ())]
+    while todo:
+        soname = todo.pop()
+        if soname in found:
+            continue
+        path = resolve(root, soname) or _provide(root, soname, bring)
+        found[soname] = path
+        todo += Elf(_content(f"{root}/{path}"), path).needed()
+    return tuple(found[soname] for soname in sorted(found))
+
+
+def resolve(root: str, soname: str) -> str:
+    """Where a library is, if it is anywhere."""
+    for directory in LIBRARY_PATHS:
+        if os.path.isfile(f"{root}/{directory}/{soname}"):
+            return f"{directory}/{soname}"
+    return ""
+
+
+def _provide(root: str, soname: str, bring: Callable[[Sequence[str]], Sequence[str]]) -> str:
+    names = debian.library_packages(soname)
+    for name in names:
+        if not debian.exists(name):
+            continue
+        for deb in bring([name]):
+            _extract(deb, root, lambda path: ".so" in path and path.startswith(LIBRARY_PATHS))
+        path = resolve(root, soname)
+        if path:
+            return path
+    raise ImageError(f'shared library "{soname}"', why=f"not in package {' or '.join(names)}")
+
+
+def _extract(deb: str, root: str, wanted: Callable[[str], bool]) -> None:
+    for info, content in debian.members(deb, wanted):
+        target = f"{root}/{info.name}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if info.issym():
+            os.symlink(info.linkname, target)
+        elif info.isreg():
+            with open(target, "wb") as file:
+                file.write(content)
+            os.chmod(target, info.mode & 0o755)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
