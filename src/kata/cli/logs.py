@@ -14,7 +14,7 @@ from kata.runtime.store import STOPPED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from kata.cli.parse import Options
     from kata.runtime.store import Store
@@ -37,18 +37,19 @@ def run(options: Options) -> int:
     since = (moment(instant(options.since, "--since")) or "").encode() if options.since else b""
     sys.stdout.flush()
     printer = Printer(stamps=options.timestamps)
-    path = f"{store.directory(state.id)}/log"
-    file = _open(path)
-    splitter = Splitter()
-    entries: Iterable[Entry] = read(path, file, splitter)
-    if since:
-        entries = (entry for entry in entries if entry[0] >= since)
-    if tail is not None:
-        entries = last_lines(entries, tail)
-    printer.print(entries)
-    if options.follow and file is not None:
-        more = follow(store, state.id, (path, file), splitter)
-        printer.print(entry for entry in more if entry == NOTHING or entry[0] >= since)
+    log = Log(f"{store.directory(state.id)}/log")
+    try:
+        entries: Iterable[Entry] = log.read()
+        if since:
+            entries = (entry for entry in entries if entry[0] >= since)
+        if tail is not None:
+            entries = last_lines(entries, tail)
+        printer.print(entries)
+        if options.follow:
+            more = log.follow(lambda: _ended(store, state.id))
+            printer.print(entry for entry in more if entry == NOTHING or entry[0] >= since)
+    finally:
+        log.close()
     return 0
 
 
@@ -85,16 +86,6 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def read(path: str, file: int | None, splitter: Splitter) -> Iterator[Entry]:
-    """The entries of the log that was rotated away, if any, and of the current one."""
-    older = _open(f"{path}.1")
-    if older is not None:
-        yield from Splitter().read(older)
-        os.close(older)
-    if file is not None:
-        yield from splitter.read(file)
 
 
 class Splitter:
@@ -137,33 +128,59 @@ def last_lines(entries: Iterable[Entry], limit: int) -> Iterator[Entry]:
         yield from line
 
 
-def follow(
-    store: Store, container_id: str, log: tuple[str, int], splitter: Splitter
-) -> Iterator[Entry]:
-    """Entries as they come, through rotations, until the container has ended or is gone."""
-    path, file = log
-    while True:
-        ended = _ended(store, container_id)
-        yield from splitter.read(file)
-        yield NOTHING
-        newer = _rotated(path, file)
-        if newer is not None:
-            yield from splitter.read(file)
-            os.close(file)
-            file, splitter = newer, Splitter()
-        elif ended:
-            return
-        else:
-            time.sleep(_POLL)
+class Log:
+    """The log of one container: the file that was rotated away, if any, and the current one."""
 
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = _open(path)
+        self._splitter = Splitter()
 
-def _rotated(path: str, file: int) -> int | None:
-    """The log of this name if it is another file by now."""
-    newer = _open(path)
-    if newer is not None and os.fstat(newer).st_ino == os.fstat(file).st_ino:
-        os.close(newer)
-        return None
-    return newer
+    def read(self) -> Iterator[Entry]:
+        """All entries that are there now."""
+        older = _open(f"{self._path}.1")
+        if older is not None:
+            try:
+                yield from Splitter().read(older)
+            finally:
+                os.close(older)
+        yield from self._rest()
+
+    def follow(self, ended: Callable[[], bool]) -> Iterator[Entry]:
+        """Further entries as they come, through rotations, until the container has ended."""
+        while True:
+            last = ended()
+            yield from self._rest()
+            yield NOTHING
+            newer = self._newer()
+            if newer is not None:
+                yield from self._rest()
+                self.close()
+                self._fd, self._splitter = newer, Splitter()
+            elif last:
+                return
+            else:
+                time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _rest(self) -> Iterator[Entry]:
+        if self._fd is not None:
+            yield from self._splitter.read(self._fd)
+
+    def _newer(self) -> int | None:
+        """The log of this name if it is another file by now."""
+        newer = _open(self._path)
+        if newer is None or self._fd is None:
+            return newer
+        if os.fstat(newer).st_ino == os.fstat(self._fd).st_ino:
+            os.close(newer)
+            return None
+        return newer
 
 
 def _ended(store: Store, container_id: str) -> bool:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from kata.cli import grammar, help
+from kata.cli import grammar
+from kata.cli.help import spelled, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def page() -> str:
 
 
 def _section(verb: Verb) -> list[str]:
-    lines = [f"## kata {verb.name}", "", f"{verb.help}.", "", f"    {help.usage(verb)}"]
+    lines = [f"## kata {verb.name}", "", f"{verb.help}.", "", f"    {usage(verb)}"]
     if verb.note:
         lines += ["", verb.note]
     if verb.options:
@@ -62,8 +63,8 @@ def _table(options: Iterable[Option]) -> list[str]:
     lines = ["| option | meaning |", "|---|---|"]
     for option in options:
         repeated = "; may be given several times" if option.kind == grammar.LIST else ""
-        spelled = help.spelled(option).strip().replace("|", "\\|")
-        lines.append(f"| `{spelled}` | {option.help}{repeated} |")
+        name = spelled(option).strip().replace("|", "\\|")
+        lines.append(f"| `{name}` | {option.help}{repeated} |")
     return lines
 
 

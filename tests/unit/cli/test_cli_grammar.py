@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from kata.cli import grammar, help, reference
+from kata.cli import grammar, reference
+from kata.cli import help as pages
 from kata.cli.completion import SCRIPTS
 
 ALL = [*grammar.names(), "__complete"]
@@ -64,7 +65,7 @@ def test_aliases_stand_for_verbs():
 def test_help_fits_a_screen_and_shows_an_example(name):
     """``--help`` fits 80 x 24 with the prompt below it, and names every option."""
     verb = grammar.verb(name)
-    text = help.brief(verb)
+    text = pages.brief(verb)
     assert verb.example in text
     assert text.count("\n") <= 23
     assert max(map(len, text.splitlines())) <= 80
@@ -76,14 +77,14 @@ def test_help_fits_a_screen_and_shows_an_example(name):
 def test_the_full_help_describes_every_option(name):
     """``kata help VERB`` fits the width and tells what each option does."""
     verb = grammar.verb(name)
-    text = help.full(verb)
+    text = pages.full(verb)
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     for option in verb.options:
         assert option.help in words
 
 
-@pytest.mark.parametrize("text", [help.overview(), *map(help.group, grammar.GROUPS)])
+@pytest.mark.parametrize("text", [pages.overview(), *map(pages.group, grammar.GROUPS)])
 def test_overviews_fit_a_screen(text):
     """``kata --help`` and the help of groups fit 80 x 24 too."""
     assert text.count("\n") <= 23
@@ -93,7 +94,7 @@ def test_overviews_fit_a_screen(text):
 
 def test_help_names_all_verbs():
     """Every verb can be found from ``kata --help``."""
-    text = help.overview()
+    text = pages.overview()
     assert all(word in text for name in grammar.names() for word in name.split() if word != "help")
 
 

@@ -18,11 +18,18 @@ SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../../src")
 HOT_MODULES = 32  # of a command line that is read: 21 of the interpreter, os and its parts, ours
 
 
-def kata(*words, **options):
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {SOURCE!r})
+from kata.cli.main import enter
+enter(sys.argv[1:])
+"""
+
+
+def kata(*words, stdout=subprocess.PIPE):
     """Run the program as it is installed: without site and user settings."""
-    code = f"import sys; sys.path.insert(0, {SOURCE!r}); from kata.cli.main import enter; enter(sys.argv[1:])"
-    command = [sys.executable, "-I", "-S", "-c", code, *words]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    command = [sys.executable, "-I", "-S", "-c", PROGRAM, *words]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(
@@ -140,21 +147,15 @@ def test_a_reader_that_went_away_is_no_error():
     """``kata ... | true`` says nothing and ends as if by SIGPIPE."""
     reader, writer = os.pipe()
     os.close(reader)
-    code = f"import sys; sys.path.insert(0, {SOURCE!r}); from kata.cli.main import enter; enter(['--help'])"
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], stdout=writer, stderr=subprocess.PIPE
-    )
+    result = kata("--help", stdout=writer)
     os.close(writer)
-    assert (result.returncode, result.stderr) == (141, b"")
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_a_full_disk_is_told():
     """Output that cannot be written is a failure, not a success."""
-    code = f"import sys; sys.path.insert(0, {SOURCE!r}); from kata.cli.main import enter; enter(['--help'])"
     with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+        result = kata("--help", stdout=full)
     assert result.returncode == 1
     assert result.stderr == "kata: cannot write the output: No space left on device\n"
 

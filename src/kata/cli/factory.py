@@ -1,0 +1,97 @@
+"""``kata factory``: the templates that virtual machines are copied from."""
+
+from __future__ import annotations
+
+import sys
+
+from kata.cli.context import configuration
+from kata.cli.output import print_json, show_facts, show_list
+from kata.cli.text import size
+from kata.errors import InvalidInput
+from kata.oci import options as values
+from kata.runtime import machines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from kata.cli.parse import Options
+    from kata.config.settings import Config
+    from kata.runtime.template import Templates
+
+_MIB = 1 << 20
+_NANO = 1_000_000_000
+_SHOWN = 12  # characters of a key
+
+
+def run(options: Options) -> int:
+    """Do what the verb says."""
+    actions = {"create": _create, "status": _status, "destroy": _destroy}
+    return actions[options.verb.split()[1]](options, configuration(options))
+
+
+def _create(options: Options, config: Config) -> int:
+    settings = config.hypervisor
+    memory = -(-values.size(options.memory) // _MIB) if options.memory else settings.default_memory
+    nano = values.cpus(options.cpus) if options.cpus else settings.default_vcpus * _NANO
+    if not config.factory.enable_template:
+        raise InvalidInput(
+            "templates are switched off",
+            why="enable_template is false in the configuration",
+            hint="kata env shows which file that is",
+        )
+    machine = machines.describe(config, vcpus=-(-nano // _NANO), memory_mib=memory)
+    launch = machines.accelerate(machine, config)
+    known = machines.templates(config, launch.program)
+    template = known.find(launch.machine)
+    made = template is None
+    if template is None:
+        template = known.create(launch.machine, modules=config.agent.kernel_modules, say=_say)
+    facts = {
+        "key": template.key,
+        "directory": template.directory,
+        "accelerator": launch.machine.accelerator,
+        "vcpus": launch.machine.vcpus,
+        "memory_mib": launch.machine.memory_mib,
+        "made": made,
+    }
+    show_facts(options.format, facts)
+    return 0
+
+
+def _status(options: Options, config: Config) -> int:
+    found = _templates(config).status()
+    if options.format == "json":
+        print_json(found)
+        return 0
+    headers = tuple(key.upper().replace("_", " ") for key in found[0]) if found else ("KEY",)
+    show_list(None, found, headers, _row)
+    return 0
+
+
+def _row(item: Mapping[str, Any]) -> Sequence[str]:
+    return [_cell(key, value) for key, value in item.items()]
+
+
+def _cell(key: str, value: Any) -> str:
+    if key == "key":
+        return str(value)[:_SHOWN]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return size(value) if key.endswith("bytes") else str(value)
+
+
+def _destroy(_options: Options, config: Config) -> int:
+    for key in _templates(config).destroy():
+        print(key)
+    return 0
+
+
+def _templates(config: Config) -> Templates:
+    """The templates; QEMU is not asked for, so that they can be listed without it."""
+    return machines.templates(config, config.hypervisor.path)
+
+
+def _say(text: str) -> None:
+    print(f"kata: {text}", file=sys.stderr, flush=True)
