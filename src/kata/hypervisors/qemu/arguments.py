@@ -1,0 +1,150 @@
+"""QEMU's command line for a machine: values in, words out.
+
+The one rule: nothing is opened here. Descriptors have fixed numbers in the child, files of ours have
+names that exist only in its root, so the same machine always gives the same words.
+Source: qemu(1) and QEMU's docs/system, 7.2.
+"""
+
+from __future__ import annotations
+
+from kata.errors import Unsupported
+from kata.machine.description import AGENT_PORT, NETWORK_MAC, SHARE_TAG, serial_of
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.machine.description import Machine
+
+AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD, SHARE_FD, FIRST_DISK_FD = 3, 4, 5, 6, 7, 10
+MEMORY_PATH, KERNEL_PATH, INITRD_PATH = "/memory", "/kernel", "/initrd"
+BALLOON = "balloon"
+SHARE_PORT, SPARE_PORT = "port0", "port1"  # root ports of q35, for what is plugged later
+
+# Larger than any disk: then a clone's disk can be any size and the guest need not be told.
+_EMPTY_DISK = 1 << 42
+_TRANSLATION_BUFFER_MIB = 256
+_MACHINE_OPTIONS = {
+    "pc": "pc,hpet=off,vmport=off,usb=off,smbus=off,sata=off",
+    "q35": "q35,hpet=off,vmport=off,usb=off,smbus=off,sata=off",
+    # without these two timers no guest comes up under emulation
+    "microvm": "microvm,pit=on,pic=on,rtc=on,isa-serial=on,auto-kernel-cmdline=on",
+}
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@record
+class Wiring:
+    """How one start differs from another of the same machine; none of it is seen by the guest.
+
+    ``memory_file``: memory is the file at MEMORY_PATH, else fresh. ``restore``: device state comes
+    at STATE_FD. ``disks``: (slot, read-only) of those that are bound. ``balloon``: a device that
+    can give memory back, wired while a template is made and unplugged before it is frozen.
+    """
+
+    memory_file: bool = False
+    restore: bool = False
+    disks: tuple[tuple[int, bool], ...] = ()
+    share: bool = False
+    sandbox: bool = True
+    balloon: bool = False
+
+
+def arguments(machine: Machine, wiring: Wiring) -> list[str]:
+    """The words after the program's name. Raises ``Unsupported`` for an unknown machine type."""
+    if machine.machine_type not in _MACHINE_OPTIONS:
+        raise Unsupported(f'QEMU has no machine type "{machine.machine_type}" that we know')
+    words = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    words += _board(machine, wiring)
+    words += _memory(machine, wiring)
+    words += _channels(machine)
+    words += _devices(machine, wiring)
+    if wiring.share:
+        words += ["-chardev", f"socket,id=share,fd={SHARE_FD}"]
+    if wiring.restore:
+        words += ["-incoming", "defer", "-S"]
+    else:
+        words += ["-S"]
+        words += ["-kernel", KERNEL_PATH, "-initrd", INITRD_PATH, "-append", machine.command_line]
+    if wiring.sandbox:
+        words += ["-sandbox", _SANDBOX]
+    return words
+
+
+def _board(machine: Machine, wiring: Wiring) -> list[str]:
+    accelerator = machine.accelerator
+    if accelerator == "tcg":
+        accelerator += f",tb-size={_TRANSLATION_BUFFER_MIB}"
+    words = ["-machine", f"{_MACHINE_OPTIONS[machine.machine_type]},memory-backend=memory"]
+    words += ["-accel", accelerator, "-cpu", machine.cpu_model]
+    words += ["-smp", str(machine.vcpus), "-m", f"{machine.memory_mib}M"]
+    if machine.machine_type == "q35":
+        for number, port in enumerate((SHARE_PORT, SPARE_PORT), 1):
+            words += ["-device", f"pcie-root-port,id={port},chassis={number},slot={number}"]
+    return words
+
+
+def _memory(machine: Machine, wiring: Wiring) -> list[str]:
+    size = f"id=memory,size={machine.memory_mib}M"
+    share = "on" if machine.shared_memory else "off"
+    if wiring.memory_file:
+        backend = f"memory-backend-file,{size},mem-path={MEMORY_PATH},share={share}"
+    elif machine.shared_memory:
+        backend = f"memory-backend-memfd,{size},share=on"
+    else:
+        backend = f"memory-backend-ram,{size}"
+    return ["-object", backend]
+
+
+def _channels(machine: Machine) -> list[str]:
+    serial = _device(machine, "virtio-serial", "id=serial,max_ports=2")
+    return [
+        "-chardev", f"socket,id=qmp,fd={QMP_FD}", "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=console,fd={CONSOLE_FD}", "-serial", "chardev:console",
+        "-chardev", f"socket,id=agent,fd={AGENT_FD}", "-device", serial,
+        "-device", f"virtserialport,bus=serial.0,chardev=agent,name={AGENT_PORT}",
+    ]  # fmt: skip
+
+
+def _devices(machine: Machine, wiring: Wiring) -> list[str]:
+    words = []
+    if machine.machine_type != "microvm":
+        words += ["-device", "vmgenid,guid=auto"]
+    bound = dict(wiring.disks)
+    for slot in range(machine.block_slots):
+        words += _disk(machine, slot, bound.get(slot))
+    if machine.network_slot:
+        rom = "" if machine.machine_type == "microvm" else ",romfile="
+        words += ["-device", _device(machine, "virtio-net", f"id=net0,mac={NETWORK_MAC}{rom}")]
+    if wiring.balloon:
+        bus = f",bus={SPARE_PORT}" if machine.machine_type == "q35" else ""
+        words += ["-device", _device(machine, "virtio-balloon", f"id={BALLOON}{bus}")]
+    return words
+
+
+def _disk(machine: Machine, slot: int, readonly: bool | None) -> list[str]:
+    node = f"disk{slot}"
+    if readonly is None:
+        backend = f"null-co,node-name={node},size={_EMPTY_DISK},read-only=on"
+        words = []
+    else:
+        flag = "on" if readonly else "off"
+        words = ["-add-fd", f"fd={FIRST_DISK_FD + slot},set={slot}"]
+        backend = (
+            f"file,node-name={node},filename=/dev/fdset/{slot},read-only={flag},locking=off"
+        )
+    device = _device(machine, "virtio-blk", f"id=blk{slot},drive={node},serial={serial_of(slot)}")
+    return [*words, "-blockdev", backend, "-device", device]
+
+
+def _device(machine: Machine, name: str, options: str) -> str:
+    kind = "device" if machine.machine_type == "microvm" else "pci"
+    return f"{name}-{kind},{options}"
+
+
+def share_device(machine: Machine) -> dict[str, object]:
+    """The arguments of ``device_add`` for the file share, whose chardev is already there."""
+    bus = SHARE_PORT if machine.machine_type == "q35" else "pci.0"
+    return {
+        "driver": "vhost-user-fs-pci", "id": "share", "chardev": "share", "tag": SHARE_TAG,
+        "bus": bus,
+    }  # fmt: skip

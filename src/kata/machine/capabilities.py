@@ -1,0 +1,54 @@
+"""What a kind of machine can do, asked before anything is started.
+
+The one rule: everything that is missing is named in one error.
+"""
+
+from __future__ import annotations
+
+from kata.errors import Unsupported
+from kata.wire.record import fields, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.machine.description import Machine
+
+
+@record
+class Capabilities:
+    """Each field is an ability; its name, with blanks, is what people read."""
+
+    file_share: bool = True
+    template: bool = True
+    memory_return: bool = True
+    generation_id: bool = True
+    network: bool = True
+
+
+BY_MACHINE_TYPE = {
+    "pc": Capabilities(),
+    "q35": Capabilities(),
+    # no PCI: nothing can be plugged or unplugged, and no ACPI table for a generation id
+    "microvm": Capabilities(file_share=False, memory_return=False, generation_id=False),
+}
+
+
+def capabilities_of(machine: Machine) -> Capabilities:
+    """What machines of this type can do. Raises ``Unsupported`` for an unknown type."""
+    found = BY_MACHINE_TYPE.get(machine.machine_type)
+    if found is None:
+        raise Unsupported(
+            f'unknown machine type "{machine.machine_type}"',
+            hint="known are " + ", ".join(BY_MACHINE_TYPE),
+        )
+    return found
+
+
+def require(machine: Machine, **needs: bool) -> None:
+    """Raises ``Unsupported`` naming every ability that is needed and not there."""
+    have = fields(capabilities_of(machine))
+    missing = [name.replace("_", " ") for name, needed in needs.items() if needed and not have[name]]
+    if missing:
+        raise Unsupported(
+            f'a machine of type "{machine.machine_type}" has no {" and no ".join(missing)}',
+            hint='set machine_type to "pc"',
+        )

@@ -1,0 +1,35 @@
+"""The guest kernel's command line, as data.
+
+The one rule: every word says why it is there. Source: the kernel's
+Documentation/admin-guide/kernel-parameters.txt.
+"""
+
+from __future__ import annotations
+
+_ALWAYS = (
+    "console=ttyS0",  # the supervisor keeps the end of it
+    "quiet",  # every line is slow under emulation; warnings and worse are still printed
+    "panic=-1",  # a dead kernel or agent ends the VMM, which is told not to reboot
+    "reboot=t",
+    "cgroup_no_v1=all",
+    "random.trust_cpu=on",  # for the boot itself; each start reseeds with the host's entropy
+    "tsc=reliable",  # no watchdog of the clock source: a clone's clock stands still while frozen
+    "nowatchdog",  # nor of lockups, which a paused or starved guest would report
+    "rcupdate.rcu_expedited=1",
+    "8250.nr_uarts=1",
+    "i8042.nokbd",
+    "i8042.noaux",
+    "audit=0",
+    "net.ifnames=0",
+)
+_BY_ACCELERATOR = {
+    # what guards against side channels of a processor means nothing to a translator
+    "tcg": ("mitigations=off", "no_timer_check"),
+    "kvm": ("no_timer_check",),
+}
+
+
+def command_line(accelerator: str, extra: str = "") -> str:
+    """The words for an accelerator, then the configuration's own."""
+    words = (*_ALWAYS, *_BY_ACCELERATOR.get(accelerator, ()))
+    return " ".join((*words, extra)).strip()
