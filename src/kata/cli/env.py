@@ -9,6 +9,7 @@ from kata.cli.output import show_facts
 from kata.cli.version import versions
 from kata.config import locate, render
 from kata.errors import KataError
+from kata.storage.virtiofsd import find as find_virtiofsd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def run(options: Options) -> int:
 def facts(config: Config) -> dict[str, Any]:
     """All facts, by subject."""
     qemu = _or_none(lambda: locate.qemu(config))
-    virtiofsd = _or_none(lambda: locate.virtiofsd(config))
+    virtiofsd = _or_none(lambda: find_virtiofsd(config.shared_fs.daemon))
     host = os.uname()
     return {
         "versions": versions(),
@@ -38,7 +39,8 @@ def facts(config: Config) -> dict[str, Any]:
         "qemu": {"path": qemu, "version": _first_line(qemu)},
         "virtiofsd": {"path": virtiofsd, "version": _first_line(virtiofsd)},
         "guest_image": _guest_image(config),
-        "configuration": {"file": config.source or None, "settings": render.values(config)},
+        "configuration": config.source or None,
+        "settings": render.values(config),
     }
 
 

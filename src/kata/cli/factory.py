@@ -9,7 +9,7 @@ from kata.cli.output import print_json, show_facts, show_list
 from kata.cli.text import size
 from kata.errors import InvalidInput
 from kata.oci import options as values
-from kata.runtime import machines
+from kata.runtime import guest_image, machines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def _create(options: Options, config: Config) -> int:
             why="enable_template is false in the configuration",
             hint="kata env shows which file that is",
         )
-    machine = machines.describe(config, vcpus=-(-nano // _NANO), memory_mib=memory)
-    launch = machines.accelerate(machine, config)
+    image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
+    machine = machines.describe(config, image, vcpus=-(-nano // _NANO), memory_mib=memory)
+    launch = machines.accelerate(machine, config, image.kernel_release)
     known = machines.templates(config, launch.program)
     template = known.find(launch.machine)
     made = template is None

@@ -84,11 +84,13 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
+        if not value:
+            return "-"
         from json import dumps
 
         nested = any(isinstance(item, (dict, list, tuple)) for item in value)
         return dumps(value) if nested else " ".join(str(item) for item in value)
-    return str(value) if value != {} else "-"
+    return '""' if value == "" else "-" if value == {} else str(value)
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
