@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.cli.parse import Options
     from kata.config.settings import Config
+    from kata.image.store import Image, Store
     from kata.oci.options import Security, Volume
 
 _MIB = 1 << 20
@@ -137,12 +138,10 @@ def _text_in(root: str, path: str) -> str:
 
 
 def _image(options: Options, config: Config) -> Source:
-    from kata.image.store import Store
+    from kata.image.store import Store as Images
 
-    store = Store(config.runtime.data_root)
-    image = None
-    if options.pull != "always":
-        image = store.lookup(options.image)
+    store = Images(config.runtime.data_root)
+    image = None if options.pull == "always" else _stored(store, options.image)
     if image is None:
         if options.pull == "never":
             raise NotFound(
@@ -150,12 +149,21 @@ def _image(options: Options, config: Config) -> Source:
             )
         from kata.cli.image import fetch
 
-        image = fetch(options.image, config, quiet=False)
+        image = fetch(options.image, store)
     return Source(
-        name=image.name, layers=image.layers, passwd=image.passwd, group=image.group,
+        name=image.name or options.image, layers=image.layers, passwd=image.passwd, group=image.group,
         entrypoint=image.entrypoint, command=image.cmd, environment=image.env, user=image.user,
         cwd=image.working_dir or "/", volumes=image.volumes, stop_signal=image.stop_signal,
     )  # fmt: skip
+
+
+def _stored(store: Store, text: str) -> Image | None:
+    try:
+        return store.find(text)
+    except NotFound as error:
+        if "ambiguous" in error.what:
+            raise
+        return None
 
 
 def _process(

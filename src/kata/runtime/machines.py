@@ -6,7 +6,7 @@ from kata.errors import Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line
 from kata.machine.description import Machine
-from kata.machine.sizing import machine_memory, machine_vcpus
+from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
 from kata.runtime import guest_image
 from kata.runtime.template import Template, Templates
 from kata.wire.record import record, replace
@@ -94,7 +94,9 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
         config,
         image,
         vcpus=request.machine_vcpus,
-        memory_mib=request.machine_memory,
+        memory_mib=memory_for(request.machine_memory)
+        if request.memory_limited
+        else request.machine_memory,
         layers=len(request.layers),
     )
     launch = accelerate(machine, config, image.kernel_release)
