@@ -1,4 +1,4 @@
-"""Where things are when a setting leaves it open: programs, the guest image.
+"""Where programs are when a setting leaves it open.
 
 The one rule: a setting that names a path is taken as it is; only an empty one is looked up.
 """
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_DAEMONS = ("/usr/libexec", "/usr/lib/qemu", "/usr/lib")
 
 
 def program(name: str, also: tuple[str, ...] = ()) -> str:
@@ -40,32 +39,3 @@ def qemu(config: Config) -> str:
     """QEMU's program. Raises ``HostError`` if there is none."""
     found = config.hypervisor.path or program("qemu-system-x86_64")
     return _needed(config.hypervisor.path, found, "QEMU", "apt-get install qemu-system-x86")
-
-
-def virtiofsd(config: Config) -> str:
-    """The virtio-fs daemon. Raises ``HostError`` if there is none."""
-    found = config.shared_fs.daemon or program("virtiofsd", _DAEMONS)
-    hint = "apt-get install qemu-system-common"  # Debian 12; a package of its own from 13 on
-    return _needed(config.shared_fs.daemon, found, "the virtio-fs daemon", hint)
-
-
-def guest_image(config: Config) -> str:
-    """The directory of the guest image. Raises ``HostError`` if there is none."""
-    if config.runtime.guest_image:
-        candidates = [config.runtime.guest_image]
-    else:
-        candidates = [f"{config.runtime.data_root}/guest/default", f"{_installed()}/default"]
-    for candidate in candidates:
-        if os.path.isfile(f"{candidate}/manifest.json"):
-            return os.path.realpath(candidate)
-    raise HostError(
-        "there is no guest image",
-        why=" or ".join(f'"{c}"' for c in candidates) + " holds no manifest.json",
-        hint="kata guest build",
-    )
-
-
-def _installed() -> str:
-    """``<prefix>/share/kata`` of an installation in ``<prefix>/lib/kata``."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.path.normpath(f"{package}/../../../share/kata")

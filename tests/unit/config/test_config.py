@@ -371,7 +371,7 @@ def test_annotations_are_refused(name, value, why):
 
 
 def test_locate_takes_what_is_named(tmp_path):
-    """A named program is taken, or refused with its name; the guest image by its manifest."""
+    """A named program is taken, or refused with its name if it cannot be run."""
     program = tmp_path / "qemu"
     program.write_text("")
     config = build({"hypervisor": {"path": str(program)}})
@@ -379,13 +379,6 @@ def test_locate_takes_what_is_named(tmp_path):
         locate.qemu(config)
     program.chmod(0o755)
     assert locate.qemu(config) == str(program)
-    image = build({"runtime": {"data_root": str(tmp_path)}})
-    with pytest.raises(HostError, match=r"no guest image.*manifest\.json") as caught:
-        locate.guest_image(image)
-    assert caught.value.hint == "kata guest build"
-    (tmp_path / "guest/default").mkdir(parents=True)
-    (tmp_path / "guest/default/manifest.json").write_text("{}")
-    assert locate.guest_image(image) == str(tmp_path / "guest/default")
 
 
 def test_locate_searches_the_path(tmp_path, monkeypatch):
