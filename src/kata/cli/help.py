@@ -28,7 +28,7 @@ def run(options: Options) -> int:
         return 0
     name = grammar.ALIASES.get(name, name)
     if not grammar.has(name):
-        from kata.cli.main import unknown_verb
+        from kata.cli.unknown import unknown_verb
 
         raise unknown_verb(name)
     print(full(grammar.verb(name)), end="")

@@ -100,20 +100,9 @@ def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     name = grammar.ALIASES.get(first, first)
     if grammar.has(name):
         return name, words[1:]
+    from kata.cli.unknown import unknown_verb
+
     raise unknown_verb(first)
-
-
-def unknown_verb(name: str) -> UsageError:
-    """The error for a verb that does not exist, with the one that was probably meant."""
-    from kata.cli.suggest import nearest
-
-    near = nearest(name, [*grammar.names(), *grammar.GROUPS, *grammar.ALIASES])
-    return UsageError(
-        f'unknown command "{name}"',
-        why=f'did you mean "kata {near}"?' if near else "",
-        hint="kata --help lists the commands",
-        exit_code=1,
-    )
 
 
 def _flush(code: int) -> int:
