@@ -9,7 +9,7 @@ Sources: clone(2), pid_namespaces(7), capabilities(7), prctl(2), pivot_root(2), 
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal itself imports enum
+import _signal
 import _socket
 import fcntl
 import os
@@ -67,6 +67,9 @@ class Confinement:
     mask kept in every set; rlimits are (resource, value) and set both limits. ``hostname`` needs
     CLONE_NEWUTS. ``uid_change`` lets a later change of the effective uid take capabilities away
     and give them back, as usual (a file server acting for others).
+
+    It is born in the control group ``cgroup`` (a descriptor of version 2's), or writes itself into
+    ``cgroup_tasks`` (version 1's files); that this works is for the caller to check.
     """
 
     uid: int
@@ -84,6 +87,8 @@ class Confinement:
     trees: tuple[Tree, ...] = ()
     proc: tuple[str, ...] = ()
     uid_change: bool = False
+    cgroup: int = -1
+    cgroup_tasks: tuple[str, ...] = ()
 
 
 class Process:
@@ -167,7 +172,7 @@ def spawn(
     name = os.path.basename(argv[0])
     ours, theirs = fdlib.pair(_socket.SOCK_SEQPACKET)
     try:
-        pid = sys.clone(confinement.namespaces)
+        pid = _clone(confinement)
     except OSError as error:
         ours.close()
         theirs.close()
@@ -180,6 +185,15 @@ def spawn(
         _Child(confinement, theirs).run(argv, fds, env)
     theirs.close()
     return Process(name, pid, ours)
+
+
+def _clone(confinement: Confinement) -> int:
+    if confinement.cgroup >= 0:
+        try:
+            return sys.clone(confinement.namespaces, confinement.cgroup)
+        except OSError:
+            pass  # an old kernel, or a group that takes no processes
+    return sys.clone(confinement.namespaces)
 
 
 class _Child:
@@ -215,6 +229,7 @@ class _Child:
         moved += [(n, null) for n in (0, 1, 2) if n not in fds]
         os.setsid()
         self._signals()
+        self._join()
         if c.hostname:
             self._step = "set the host name"
             sys.sethostname(c.hostname)
@@ -232,6 +247,18 @@ class _Child:
             os.dup2(fd, number, inheritable=True)
         if c.intercept_open:
             self._intercept()
+
+    def _join(self) -> None:
+        """Into version 1's groups: cheap for oneself with one thread, dear for anyone else."""
+        for path in self._c.cgroup_tasks:
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(fd, b"0")
+                finally:
+                    os.close(fd)
+            except OSError:
+                pass  # no group is no reason not to run
 
     @staticmethod
     def _signals() -> None:

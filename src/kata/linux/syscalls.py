@@ -32,6 +32,7 @@ SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
 
 SECCOMP_SET_MODE_FILTER = 1
 _SIGCHLD = 17
+SYS_CLONE3, _CLONE_INTO_CGROUP = 435, 0x200000000
 _CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -111,12 +112,19 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     syscall(SYS_CAPSET, header, low + high, what="capset")
 
 
-def clone(flags: int) -> int:
+def clone(flags: int, cgroup: int = -1) -> int:
     """fork(2) into new namespaces: the child's pid, or 0 in the child.
 
-    The interpreter lock is kept across the call, but no at-fork handlers run: only for a
-    process with a single thread, whose child soon executes a program or leaves with ``os._exit``.
+    With ``cgroup`` the child is born in that control group (a directory of version 2). The
+    interpreter lock is kept across the call, but no at-fork handlers run: only for a process with
+    a single thread, whose child soon executes a program or leaves with ``os._exit``.
     """
+    if cgroup >= 0:
+        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, …, cgroup
+        words = (flags | _CLONE_INTO_CGROUP, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+        data = b"".join(word.to_bytes(8, "little") for word in words)
+        result = _held.syscall(ctypes.c_long(SYS_CLONE3), data, ctypes.c_size_t(len(data)))
+        return _check(result, f"clone3 {flags:#x}")
     result = _held.syscall(
         ctypes.c_long(SYS_CLONE), ctypes.c_ulong(flags | _SIGCHLD),
         ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_void_p(0), ctypes.c_ulong(0),
