@@ -7,9 +7,10 @@ import os
 from kata.cli.context import configuration
 from kata.cli.output import show_facts
 from kata.cli.version import versions
-from kata.config import locate, render
+from kata.config import render
 from kata.errors import KataError
-from kata.storage.virtiofsd import find as find_virtiofsd
+from kata.hypervisors.qemu import probe
+from kata.storage import virtiofsd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def run(options: Options) -> int:
 
 def facts(config: Config) -> dict[str, Any]:
     """All facts, by subject."""
-    qemu = _or_none(lambda: locate.qemu(config))
-    virtiofsd = _or_none(lambda: find_virtiofsd(config.shared_fs.daemon))
+    qemu = _or_none(lambda: probe.locate(config.hypervisor.path))
+    daemon = _or_none(lambda: virtiofsd.find(config.shared_fs.daemon))
     host = os.uname()
     return {
         "versions": versions(),
         "host": {"kernel": host.release, "machine": host.machine, "cpus": os.cpu_count()},
         "qemu": {"path": qemu, "version": _first_line(qemu)},
-        "virtiofsd": {"path": virtiofsd, "version": _first_line(virtiofsd)},
+        "virtiofsd": {"path": daemon, "version": _first_line(daemon)},
         "guest_image": _guest_image(config),
         "configuration": config.source or None,
         "settings": render.values(config),

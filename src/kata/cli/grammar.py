@@ -222,7 +222,7 @@ _VERBS: dict[str, tuple[Any, ...]] = {
     "factory destroy": ("factory", "Remove all templates", "kata factory destroy", (), ()),
     "check": ("check", "Say whether this host can run containers, and what is missing",
               "kata check", (),
-              (("refresh", "", "", "flag", "probe the accelerators anew"), _FORMAT),
+              (_FORMAT,),
               {"note": "Ends with 0 only if a container can run."}),
     "env": ("env", "Print the settings in force, the paths and the versions used",
             "kata env --format json", (), (_FORMAT,)),

@@ -29,7 +29,9 @@ def run(options: Options) -> int:
         options.containers, options, lambda name: found.append(facts(store, store.find(name)))
     )
     if options.format == "table":
-        for item in found:
+        for number, item in enumerate(found):
+            if number:
+                print()
             show_facts("table", item)
     else:
         print_json(found)

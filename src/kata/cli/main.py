@@ -10,7 +10,7 @@ import os
 import sys
 
 from kata.cli import grammar
-from kata.cli.parse import Options, Scanner, UsageError, parse
+from kata.cli.parse import Options, Scanner, parse
 from kata.errors import KataError
 
 TYPE_CHECKING = False

@@ -8,6 +8,7 @@ from kata.cli.context import open_store
 from kata.cli.output import show_list
 from kata.cli.parse import UsageError, must_be
 from kata.cli.text import age, duration, moment, shorten
+from kata.image.reference import familiar
 from kata.runtime.store import STOPPED
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 HEADERS = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES")
 FILTERS = ("id", "name", "status", "label", "exited")
 _ID = 12
-_WIDTHS = (40, 24)  # of image and command
+_WIDTHS = (32, 20)  # of image and command
 
 
 def run(options: Options) -> int:
@@ -74,7 +75,7 @@ def row(item: Mapping[str, Any], now_ns: int, *, whole: bool = False) -> Sequenc
     command = '"' + " ".join(item["command"]) + '"'
     return (
         item["id"] if whole else item["id"][:_ID],
-        item["image"] if whole else shorten(item["image"], _WIDTHS[0]),
+        item["image"] if whole else shorten(familiar(item["image"]), _WIDTHS[0]),
         command if whole else shorten(command, _WIDTHS[1]),
         age(item["created_ns"], now_ns),
         status_text(item, now_ns),

@@ -44,7 +44,7 @@ def test_a_row(capsys):
     item = ps.describe(state(command=("sh", "-c", "x" * 50), created_ns=NOW - 90 * SECOND))
     row = ps.row(item, NOW)
     assert row[0] == "a" * 12
-    assert row[2] == '"sh -c ' + "x" * 16 + "…"
+    assert row[2] == '"sh -c ' + "x" * 12 + "…"
     assert row[3] == "1 minute ago"
     assert ps.row(item, NOW, whole=True)[0] == "a" * 64
 
