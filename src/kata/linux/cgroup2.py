@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-MAX_READ = 64 << 10
+_READ, _MAX_READS = 16 << 10, 256
 STAT_FILES = (
     "memory.current", "memory.max", "memory.peak", "memory.stat", "memory.events",
     "memory.swap.current", "memory.swap.max", "memory.pressure", "cpu.stat", "cpu.max", "cpu.weight",
@@ -168,12 +168,15 @@ class Group:
             fd = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return ""
+        parts: list[bytes] = []
         try:
-            return os.read(fd, MAX_READ).decode()
+            while len(parts) < _MAX_READS and (part := os.read(fd, _READ)):
+                parts.append(part)
         except OSError:
             return ""
         finally:
             os.close(fd)
+        return b"".join(parts).decode()
 
     def set(self, resources: Mapping[str, Any]) -> None:
         """Apply OCI's linux.resources."""

@@ -5,6 +5,8 @@ Source: runtime-spec config.md "Mounts" (the table of options) and mount(2). Par
 
 from __future__ import annotations
 
+import os
+
 from kata.linux import syscalls as sc
 from kata.wire.record import record
 
@@ -91,8 +93,6 @@ def parse(options: list[str]) -> Options:
 
 def flags_of(path: str) -> int:
     """The flags of the mount that holds ``path``, as mount(2) takes them (statvfs(3))."""
-    import os
-
     found = os.statvfs(path).f_flag
     known = 0
     for st, ms in ((1, sc.MS_RDONLY), (2, sc.MS_NOSUID), (4, sc.MS_NODEV), (8, sc.MS_NOEXEC),
@@ -123,6 +123,44 @@ def finish(target: str, options: Options) -> None:
         sc.mount_setattr(
             target, sc.AT_RECURSIVE, options.attributes, options.attributes_cleared
         )
+
+
+def bind_onto(source: str, target: int, options: Options) -> None:
+    """Bind ``source`` over an open (``O_PATH``) target, complete with flags, in one step.
+
+    The mount is made detached, gets its flags, and only then appears: no path of the target is
+    looked up twice (open_tree(2), mount_setattr(2), move_mount(2)).
+    """
+    tree = sc.open_tree(source, recursive=bool(options.flags & sc.MS_REC))
+    try:
+        flags, cleared = _attributes(options.flags), _attributes(options.cleared)
+        if flags & sc.MOUNT_ATTR_ATIME or options.flags & sc.MS_RELATIME:
+            cleared |= sc.MOUNT_ATTR_ATIME
+        if flags or cleared:
+            sc.mount_setattr("", sc.AT_EMPTY_PATH, flags, cleared & ~flags, directory=tree)
+        sc.move_mount(tree, target)
+        for kind in options.propagation:
+            recursive = sc.AT_RECURSIVE if kind & sc.MS_REC else 0
+            sc.mount_setattr("", sc.AT_EMPTY_PATH | recursive, 0, directory=tree, propagation=kind & ~sc.MS_REC)
+        if options.attributes or options.attributes_cleared:
+            sc.mount_setattr(
+                "", sc.AT_EMPTY_PATH | sc.AT_RECURSIVE, options.attributes,
+                options.attributes_cleared, directory=tree,
+            )  # fmt: skip
+    finally:
+        os.close(tree)
+
+
+def _attributes(flags: int) -> int:
+    """The MOUNT_ATTR_* of mount_setattr(2) for MS_* flags: the first four are the same bits."""
+    found = flags & 15
+    for ms, attribute in (
+        (sc.MS_NOATIME, sc.MOUNT_ATTR_NOATIME), (sc.MS_NODIRATIME, sc.MOUNT_ATTR_NODIRATIME),
+        (sc.MS_STRICTATIME, sc.MOUNT_ATTR_STRICTATIME), (sc.MS_NOSYMFOLLOW, sc.MOUNT_ATTR_NOSYMFOLLOW),
+    ):  # fmt: skip
+        if flags & ms:
+            found |= attribute
+    return found
 
 
 def _remount(target: str, flags: int, cleared: int) -> None:

@@ -5,7 +5,9 @@ The rule: nothing here looks at another process than the one named.
 
 from __future__ import annotations
 
+import _socket
 import os
+from fcntl import ioctl
 
 from kata.linux import syscalls
 
@@ -46,9 +48,6 @@ def enter_process(pidfd: int, kinds: tuple[str, ...]) -> None:
 
 def loopback_up() -> None:
     """Bring up ``lo`` of the current network namespace (netdevice(7), SIOCSIFFLAGS)."""
-    import _socket
-    from fcntl import ioctl
-
     up_running = 0x41
     request = b"lo".ljust(16, b"\0") + up_running.to_bytes(2, "little") + bytes(22)
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)

@@ -1,0 +1,235 @@
+"""What a forked child does to become a container's process: create, exec, and the small init.
+
+The rule: it never returns, never imports (the container's files must not become our code), and
+tells every failure through the report pipe. After it entered a container it trusts nothing there.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+
+from kata.errors import GuestError, InvalidInput, KataError
+from kata.guest import pipes, staged
+from kata.guest.confine import Confinement, default_signals, execute, find_program
+from kata.guest.rootfs import Rootfs, console, failed
+from kata.guest.spec import MALFORMED, namespaces
+from kata.linux import namespaces as ns
+from kata.linux import syscalls as sc
+from kata.linux import sysctl, tty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Plan = dict[str, Any]
+
+INIT_FAILED = 127
+
+
+def run(body: Callable[[], None], report: int, keep: list[int]) -> NoReturn:
+    """Run the child's work: shut everything else off, and report whatever goes wrong."""
+    try:
+        sys.meta_path.clear()
+        sys.path.clear()
+        default_signals()
+        close_others([*keep, report])
+        sc.prctl(sc.PR_SET_DUMPABLE, 0)
+        body()
+    except KataError as error:
+        pipes.report_failure(report, error)
+    except MALFORMED as error:
+        why = f"{type(error).__name__}: {error}"
+        pipes.report_failure(report, InvalidInput("the configuration is malformed", why=why))
+    except OSError as error:
+        pipes.report_failure(report, failed("set up the process", error))
+    except BaseException as error:
+        why = f"{type(error).__name__}: {error}"
+        pipes.report_failure(report, GuestError("set up the process", why=why))
+    finally:
+        os._exit(INIT_FAILED)
+
+
+def close_others(keep: list[int]) -> None:
+    """Close every descriptor above 2 that is not in ``keep``."""
+    first = 3
+    for fd in sorted(fd for fd in keep if fd > 2):
+        if fd > first:
+            sc.close_range(first, fd - 1)
+        first = fd + 1
+    sc.close_range(first)
+
+
+class Child:
+    """A child on its way to become a process."""
+
+    def __init__(self, plan: Plan, go: int, report: int, stdio: list[int]) -> None:
+        self._plan = plan
+        self._go, self._report = go, report
+        self._stdio = [fd if plan["streams"][n] else -1 for n, fd in enumerate(stdio)]
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._process: dict[str, Any] = plan["process"]
+        self._terminal = bool(self._process.get("terminal"))
+        self._confinement = Confinement(self._process, plan["seccomp"], plan["seccomp_flags"])
+
+    def create(self, stage: str = "") -> None:
+        """Become the first process of a container; a parked child has a ``stage`` already."""
+        spec: dict[str, Any] = self._plan["spec"]
+        self._enter_namespaces(parked=bool(stage))
+        self._name_host(spec)
+        self._adjust(spec)
+        linux = spec.get("linux") or {}
+        choice = staged.NOTHING
+        if stage:
+            mounts = spec.get("mounts") or []
+            masked, readonly = linux.get("maskedPaths") or [], linux.get("readonlyPaths") or []
+            still = {k for k, path in namespaces(spec).items() if not path}
+            choice = staged.choose(mounts, masked, readonly, still)
+        root = Rootfs(spec, stage, choice)
+        root.build(self._plan["files"])
+        root.enter()
+        os.setsid()
+        self._open_terminal(bind_console=True)
+        root.hide()
+        self._finish(make_cwd=True, wait=True)
+
+    def exec(self, pidfd: int, kinds: tuple[str, ...]) -> None:
+        """Become one more process of the container whose first process ``pidfd`` stands for."""
+        self._adjust_oom()
+        self._join_cgroup()
+        ns.enter_process(pidfd, kinds)
+        os.close(pidfd)
+        os.setsid()
+        self._open_terminal(bind_console=False)
+        self._finish(make_cwd=False, wait=self._terminal)
+
+    def _join_cgroup(self) -> None:
+        fd = os.open(f"{self._plan['cgroup']}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
+
+    def _enter_namespaces(self, *, parked: bool) -> None:
+        wanted = namespaces(self._plan["spec"])
+        for kind, path in self._plan["joins"].items():
+            try:
+                ns.enter(kind, path)
+            except OSError as error:
+                raise failed(f'join the {kind} namespace "{path}"', error) from None
+        if not parked:
+            self._join_cgroup()
+            if wanted.get("cgroup") == "":
+                sc.unshare(sc.CLONE_NEWCGROUP)
+            sc.mount("", "/", None, sc.MS_SLAVE | sc.MS_REC)
+            if wanted.get("network") == "":
+                ns.loopback_up()
+
+    def _name_host(self, spec: dict[str, Any]) -> None:
+        if spec.get("hostname"):
+            sc.sethostname(spec["hostname"])
+        if spec.get("domainname"):
+            sc.setdomainname(spec["domainname"])
+
+    def _adjust(self, spec: dict[str, Any]) -> None:
+        """What is written through the agent's /proc, which the container's is not fit for."""
+        self._adjust_oom()
+        own = namespaces(spec)
+        for name, value in ((spec.get("linux") or {}).get("sysctl") or {}).items():
+            kind = sysctl.namespace_of(name)
+            if not kind or kind not in own:
+                raise InvalidInput(f'sysctl "{name}" is not in a namespace of the container')
+            try:
+                sysctl.write(name, value)
+            except OSError as error:
+                raise failed(f'sysctl "{name}" = "{value}"', error) from None
+
+    def _adjust_oom(self) -> None:
+        score = self._process.get("oomScoreAdj")
+        if score is not None:
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, str(int(score)).encode())
+            os.close(fd)
+
+    def _open_terminal(self, *, bind_console: bool) -> None:
+        if not self._terminal:
+            return
+        size = self._process.get("consoleSize") or {}
+        rows, columns = int(size.get("height") or 0), int(size.get("width") or 0)
+        if bind_console:
+            master, slave = console(rows, columns)
+        else:
+            master, slave, _ = tty.open_pair("/dev/pts/ptmx")
+            if rows or columns:
+                tty.resize(master, rows, columns)
+        tty.take(slave)
+        self._stdio = [slave, slave, slave]
+        pipes.report(self._report, pipes.TERMINAL, master)
+
+    def _connect(self) -> None:
+        """Put the standard streams in place."""
+        uid = self._confinement.uid
+        for number, fd in enumerate(self._stdio):
+            if fd >= 0 and uid:
+                os.fchown(fd, uid, -1)
+            os.dup2(fd if fd >= 0 else self._null, number)
+
+    def _finish(self, *, make_cwd: bool, wait: bool) -> None:
+        self._connect()
+        self._confinement.apply(make_cwd=make_cwd)
+        args, env = self._confinement.args, self._confinement.env
+        path = find_program(args[0], env)
+        pipes.report(self._report, pipes.READY)
+        if wait and not os.read(self._go, 1):
+            os._exit(INIT_FAILED)
+        os.close(self._go)
+        if self._plan["init"]:
+            self._confinement.filter()
+            small_init(self._report, self._terminal)
+        self._confinement.filter()
+        execute(path, args, env)
+
+
+def small_init(report: int, terminal: bool) -> None:  # noqa: FBT001
+    """Stay as the container's init and let the caller go on in a child of it.
+
+    Reaps every orphan, forwards signals, and ends as the child ended.
+    """
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    pid = sc.clone(0)
+    if pid == 0:
+        os.setpgid(0, 0)
+        if terminal:
+            _signal.signal(_signal.SIGTTOU, _signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpgrp())
+            _signal.signal(_signal.SIGTTOU, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        return
+    os.close(report)
+    null = os.open("/", os.O_RDONLY)
+    for number in range(3):
+        os.dup2(null, number)
+    sc.close_range(3)
+    _reap_and_forward(pid)
+
+
+def _reap_and_forward(pid: int) -> NoReturn:
+    everything = _signal.valid_signals()
+    while True:
+        number = _signal.sigwait(everything)
+        if number != _signal.SIGCHLD:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+            continue
+        while True:
+            try:
+                found, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not found:
+                break
+            if found == pid:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)

@@ -1,0 +1,141 @@
+"""A container from the agent's side: its processes, control group, storages and files."""
+
+from __future__ import annotations
+
+import os
+from select import EPOLLPRI
+
+from kata.errors import AlreadyExists, KataError, NotFound, WrongState
+from kata.linux.cgroup2 import Group
+from kata.linux.namespaces import KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata.guest.loop import Loop
+    from kata.guest.process import Process
+
+_MAX_PROCESSES = 512  # exec ids remembered; the oldest that ended are forgotten first
+_SIGKILL = 9
+
+
+class Container:
+    """One container; the first process is in ``init`` as soon as it was forked."""
+
+    def __init__(self, loop: Loop, container_id: str, group: Group, kinds: dict[str, str]) -> None:
+        self.id, self.group = container_id, group
+        self.kinds = kinds  # its namespaces: kind -> path it was joined by, "" for its own
+        self.storages: list[str] = []
+        self.directory = ""  # of its files
+        self._loop = loop
+        self._init: Process | None = None
+        self._execs: dict[str, Process] = {}
+        self._oom_fd, self._oom_kills = -1, 0
+
+    @property
+    def init(self) -> Process:
+        """The first process."""
+        assert self._init is not None
+        return self._init
+
+    @init.setter
+    def init(self, process: Process) -> None:
+        self._init = process
+        process.oom_killed = self.was_oom_killed
+        if self.kinds.get("pid") != "":  # the kernel kills the rest only in a pid namespace
+            process.exited.then(lambda _: self.group.kill())
+
+    @property
+    def running(self) -> bool:
+        """Has the program been started, and not ended?"""
+        started = self.init.started.value
+        return (
+            started is not None and not isinstance(started, KataError)
+            and self.init.exited.value is None
+        )  # fmt: skip
+
+    def joined_kinds(self) -> tuple[str, ...]:
+        """The kinds that a further process enters by setns; pid is entered by its fork."""
+        return tuple(kind for kind in KINDS if kind in self.kinds and kind not in ("pid", "user"))
+
+    def process(self, exec_id: str) -> Process:
+        """A process by its exec id. Raises ``NotFound``."""
+        if not exec_id:
+            return self.init
+        try:
+            return self._execs[exec_id]
+        except KeyError:
+            raise NotFound(f'no process "{exec_id}" in container "{self.id}"') from None
+
+    def check_exec(self, exec_id: str) -> None:
+        """May a process of this exec id be added? Raises what speaks against it."""
+        if not self.running:
+            raise WrongState(f'container "{self.id}" is not running')
+        old = self._execs.get(exec_id)
+        if old is not None and old.exited.value is None:
+            raise AlreadyExists(f'process "{exec_id}" in container "{self.id}" exists')
+
+    def add(self, process: Process) -> None:
+        """Add an exec'd process."""
+        old = self._execs.pop(process.exec_id, None)
+        if old is not None:
+            old.close()
+        self._execs[process.exec_id] = process
+        process.oom_killed = self.was_oom_killed
+        if len(self._execs) > _MAX_PROCESSES:
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        for exec_id, process in list(self._execs.items()):
+            if process.exited.value is not None:
+                process.close()
+                del self._execs[exec_id]
+                return
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to every process of the container."""
+        if number == _SIGKILL:
+            self.group.kill()
+            return
+        for pid in self.group.processes():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def exec_ids(self) -> dict[int, str]:
+        """Exec ids by process id."""
+        return {p.pid: p.exec_id for p in self._execs.values() if p.exited.value is None}
+
+    def was_oom_killed(self) -> bool:
+        """Did the kernel kill any of its processes for want of memory?"""
+        return self.group.event("memory.events", "oom_kill") > 0
+
+    def watch_oom(self, callback: Callable[[str], None]) -> None:
+        """Call back with the id whenever the kernel killed a process for want of memory."""
+        try:
+            fd = os.open(f"{self.group.path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        os.read(fd, 4096)
+
+        def changed(_events: int) -> None:
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.read(fd, 4096)  # the kernel wants it read before it tells of the next change
+            kills = self.group.event("memory.events", "oom_kill")
+            if kills > self._oom_kills:
+                self._oom_kills = kills
+                callback(self.id)
+
+        self._oom_fd = fd
+        self._loop.watch(fd, EPOLLPRI, changed)
+
+    def close(self) -> None:
+        """Give up every descriptor."""
+        if self._oom_fd >= 0:
+            self._loop.forget(self._oom_fd)
+            os.close(self._oom_fd)
+            self._oom_fd = -1
+        for process in (*self._execs.values(), *((self._init,) if self._init else ())):
+            process.close()

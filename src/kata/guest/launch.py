@@ -1,0 +1,287 @@
+"""Making containers and their processes: from a request to a forked child, and back to nothing.
+
+The rule: what fails half way is undone before the error is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+from select import EPOLLIN
+
+from kata.errors import GuestError, InvalidInput, KataError, WrongState
+from kata.guest import pipes as wires
+from kata.guest import prepared, spawn
+from kata.guest.child import Child
+from kata.guest.container import Container
+from kata.guest.process import Outcome, Process
+from kata.guest.spec import CONTAINER_PREFIX, MALFORMED, document, namespaces
+from kata.guest.storage import Storages
+from kata.linux import namespaces as ns
+from kata.linux.cgroup2 import Group
+from kata.wire.agent_api import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kata.guest.loop import Loop
+    from kata.guest.spec import Spec
+    from kata.wire.agent_api import CreateContainerRequest, ExecRequest, Seccomp
+
+_MAX_FILES, _MAX_FILE = 256, 1 << 20
+_TRIES = 200  # for a control group to become empty once everything in it was killed
+
+
+class Launcher:
+    """Makes containers and processes, keeps the parked child."""
+
+    def __init__(
+        self, loop: Loop, run: str, cgroup: str, containers: dict[str, Container]
+    ) -> None:
+        self._loop, self._run, self._cgroup, self._containers = loop, run, cgroup, containers
+        self._storages = Storages()
+        self._made = 0
+        self._parked: prepared.Parked | None = None
+        os.makedirs(run, 0o700, exist_ok=True)
+
+    def park(self) -> Outcome:
+        """Fork a parked child; the outcome is there when it waits."""
+        outcome = Outcome()
+        if self._parked is not None:
+            outcome.settle(Empty())
+            return outcome
+        self._storages.look_for_disks()
+        parked = prepared.park(f"{self._run}/stage", self._new_group())
+        reports = wires.Reports()
+
+        def ready(_events: int) -> None:
+            data = os.read(parked.pipes.report, 4096)
+            for item in reports.receive(data):
+                self._loop.forget(parked.pipes.report)
+                if item[0] == prepared.PARKED:
+                    self._parked = parked
+                    outcome.settle(Empty())
+                else:
+                    outcome.settle(wires.failure_of(item))
+            if not data:
+                self._loop.forget(parked.pipes.report)
+                outcome.settle(GuestError("the prepared container died"))
+
+        self._loop.watch(parked.pipes.report, EPOLLIN, ready)
+        return outcome
+
+    def _new_group(self) -> Group:
+        self._made += 1
+        group = Group(f"{self._cgroup}/c{self._made}")
+        group.make()
+        return group
+
+    def create(self, request: CreateContainerRequest) -> Container:
+        """Fork the first process of a new container, or wake the parked child for it."""
+        spec = document(request.spec, "the container's specification")
+        try:
+            return self._create(request, spec)
+        except MALFORMED as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InvalidInput("the container's specification is malformed", why=why) from None
+
+    def _create(self, request: CreateContainerRequest, spec: Spec) -> Container:
+        wanted = namespaces(spec)
+        spawn.flags_for(wanted)
+        parked = self._parked if prepared.fits(wanted) else None
+        group = parked.group if parked else self._new_group()
+        container = Container(self._loop, request.container_id, group, wanted)
+        try:
+            group.set((spec.get("linux") or {}).get("resources") or {})
+            for storage in request.storages:
+                container.storages.append(self._storages.mount(storage))
+            plan = self._plan(request, spec, container)
+            if parked is not None:
+                container.init = self._wake(parked, plan)
+            else:
+                container.init = self._fork_init(plan, wanted)
+        except BaseException:
+            self._give_up(container, parked)
+            raise
+        return container
+
+    def _give_up(self, container: Container, parked: prepared.Parked | None) -> None:
+        """Undo what was made for a container that will not be."""
+        if parked is None or parked is not self._parked:
+            self.destroy(container)
+            return
+        self._discard_parked()  # its control group may hold limits now
+        self._release(container)
+
+    def _discard_parked(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.pipes.close()  # it leaves when there is no plan for it
+            self._loop.on_exit(parked.pid, lambda _: parked.group.remove())
+
+    def _plan(self, request: CreateContainerRequest, spec: Spec, container: Container) -> Spec:
+        seccomp, flags = _filter_of(request.seccomp)
+        process: Spec = spec["process"]
+        return {
+            "spec": spec, "process": process, "seccomp": seccomp, "seccomp_flags": flags,
+            "streams": (request.stdin, request.stdout, request.stderr), "init": request.init,
+            "cgroup": container.group.path, "files": self._write_files(request, container),
+            "joins": self._joins(container.kinds),
+        }  # fmt: skip
+
+    def _joins(self, wanted: dict[str, str]) -> dict[str, str]:
+        """The namespaces to enter: kind -> path below the agent's /proc."""
+        found = {
+            kind: self.namespace_path(kind, path) for kind, path in wanted.items()
+            if path and kind != "pid"
+        }  # fmt: skip
+        if self._parked is not None and prepared.fits(wanted):
+            for kind in prepared.PRIVATE:
+                if kind not in wanted:
+                    found[kind] = ns.path_of(kind, os.getpid())
+        return found
+
+    def namespace_path(self, kind: str, path: str) -> str:
+        """Where a namespace is: of another container by its id, or a path in the guest."""
+        if kind not in ns.KINDS:
+            raise InvalidInput(f'unknown kind of namespace "{kind}"')
+        if not path.startswith(CONTAINER_PREFIX):
+            return path
+        other = self._containers.get(path[len(CONTAINER_PREFIX) :])
+        if other is None or other.init.exited.value is not None:
+            raise WrongState(f'no running container for the namespace "{path}"')
+        return ns.path_of(kind, other.init.pid)
+
+    def _write_files(
+        self, request: CreateContainerRequest, container: Container
+    ) -> list[tuple[str, str, bool]]:
+        if len(request.files) > _MAX_FILES:
+            raise InvalidInput(f"{len(request.files)} files, the limit is {_MAX_FILES}")
+        found: list[tuple[str, str, bool]] = []
+        if request.files:
+            container.directory = f"{self._run}/{os.path.basename(container.group.path)}"
+            os.mkdir(container.directory, 0o700)
+        for number, file in enumerate(request.files):
+            if len(file.content) > _MAX_FILE or not file.path.startswith("/"):
+                raise InvalidInput(f'file "{file.path}" is too large or has no absolute path')
+            source = f"{container.directory}/{number}"
+            fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, file.content)
+                os.fchmod(fd, file.mode & 0o7777 or 0o644)
+            finally:
+                os.close(fd)
+            found.append((file.path, source, file.readonly))
+        return found
+
+    def _wake(self, parked: prepared.Parked, plan: Spec) -> Process:
+        self._parked = None
+        pipes = parked.pipes
+        wires.send_plan(pipes.go, plan)
+        terminal = bool(plan["process"].get("terminal"))
+        for number, wanted in enumerate(plan["streams"]):
+            if terminal or not wanted:
+                pipes.drop(number)
+        return Process(self._loop, "", parked.pid, pipes, terminal=terminal, alone=True)
+
+    def _fork_init(self, plan: Spec, wanted: dict[str, str]) -> Process:
+        pipes = _pipes_for(plan)
+        clock = plan["spec"]["linux"].get("timeOffsets") or {} if wanted.get("time") == "" else None
+        pid_path = wanted.get("pid") or ""
+
+        def body() -> None:
+            Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio).create()
+
+        pid = self._fork(
+            pipes, spawn.flags_for(wanted), body,
+            pid_namespace=self.namespace_path("pid", pid_path) if pid_path else "",
+            clock_offsets=clock,
+        )  # fmt: skip
+        return self._process("", pid, pipes, plan, alone=wanted.get("pid") == "")
+
+    def exec(self, container: Container, request: ExecRequest) -> Process:
+        """Fork one more process of a running container."""
+        process = document(request.process, "the process")
+        if not isinstance(process.get("args"), list):
+            raise InvalidInput("process.args is missing")
+        seccomp, flags = _filter_of(request.seccomp)
+        plan: Spec = {
+            "process": process, "seccomp": seccomp, "seccomp_flags": flags, "init": False,
+            "streams": (request.stdin, request.stdout, request.stderr),
+            "cgroup": container.group.path,
+        }  # fmt: skip
+        pipes = _pipes_for(plan)
+        target = container.init.pid
+        pidfd = os.pidfd_open(target)
+        kinds = container.joined_kinds()
+
+        def body() -> None:
+            child = Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio)
+            child.exec(pidfd, kinds)
+
+        try:
+            path = ns.path_of("pid", target) if "pid" in container.kinds else ""
+            pid = self._fork(pipes, 0, body, pid_namespace=path, keep=[pidfd])
+        finally:
+            os.close(pidfd)
+        return self._process(request.exec_id, pid, pipes, plan, alone=False)
+
+    def _fork(self, pipes: wires.Pipes, flags: int, body: Any, **more: Any) -> int:
+        keep = [*pipes.child_ends(), *more.pop("keep", [])]
+        try:
+            pid = spawn.fork(flags, body, pipes.child_report, keep, **more)
+        except BaseException:
+            pipes.close_child_ends()
+            pipes.close()
+            raise
+        pipes.close_child_ends()
+        return pid
+
+    def _process(
+        self, exec_id: str, pid: int, pipes: wires.Pipes, plan: Spec, *, alone: bool
+    ) -> Process:
+        terminal = bool(plan["process"].get("terminal"))
+        return Process(self._loop, exec_id, pid, pipes, terminal=terminal, alone=alone)
+
+    def destroy(self, container: Container) -> None:
+        """Remove all that was made for a container whose processes ended or must end now."""
+        container.close()
+        _remove_group(container.group)
+        self._release(container)
+
+    def _release(self, container: Container) -> None:
+        for point in reversed(container.storages):
+            self._storages.release(point)
+        container.storages.clear()
+        if container.directory:
+            for name in os.listdir(container.directory):
+                os.unlink(f"{container.directory}/{name}")
+            os.rmdir(container.directory)
+
+
+def _pipes_for(plan: Spec) -> wires.Pipes:
+    stdin, stdout, stderr = plan["streams"]
+    if plan["process"].get("terminal"):
+        stdin = stdout = stderr = False
+    return wires.Pipes(stdin, stdout, stderr)
+
+
+def _filter_of(seccomp: Seccomp | None) -> tuple[bytes, int]:
+    if seccomp is None:
+        return b"", 0
+    if len(seccomp.bpf) % 8 or not 0 < len(seccomp.bpf) <= 4096 * 8:
+        raise InvalidInput("the seccomp filter is malformed", why=f"{len(seccomp.bpf)} bytes")
+    return seccomp.bpf, seccomp.flags
+
+
+def _remove_group(group: Group) -> None:
+    """Remove a control group; what is left in it is killed and takes a moment to go."""
+    import time
+
+    for _ in range(_TRIES):
+        try:
+            group.remove()
+            return
+        except OSError:
+            group.kill()
+            time.sleep(0.001)

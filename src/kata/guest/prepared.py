@@ -1,0 +1,88 @@
+"""The parked child: half a container, made before a template is frozen, waiting for its plan.
+
+It has namespaces and a control group of its own and the standard mounts on a stage. What a
+container needs otherwise is made anew; a parked child that fits nothing is never used.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kata.guest import pipes, rootfs, spawn, staged
+from kata.guest.child import Child
+from kata.linux import mounts
+from kata.linux import namespaces as ns
+from kata.linux import syscalls as sc
+from kata.linux.cgroup2 import Group
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PRIVATE = ("mount", "pid", "network", "uts", "ipc", "cgroup")
+PARKED = "parked"
+
+
+@record
+class Parked:
+    """A child that waits for a plan on ``pipes.go``."""
+
+    pid: int
+    pipes: pipes.Pipes
+    group: Group
+
+
+def fits(wanted: dict[str, str]) -> bool:
+    """Can a container with these namespaces grow from a parked child?
+
+    These three cannot be changed any more; the others can be left for those of someone else.
+    """
+    if "user" in wanted or "time" in wanted:
+        return False
+    return all(wanted.get(kind) == "" for kind in ("mount", "pid", "cgroup"))
+
+
+def park(stage: str, group: Group) -> Parked:
+    """Fork a child that makes ready what it can and waits."""
+    wires = pipes.Pipes(stdin=True, stdout=True, stderr=True)
+    flags = spawn.flags_for(dict.fromkeys(PRIVATE, ""))
+    keep = wires.child_ends()
+
+    def body() -> None:
+        _wait_parked(stage, group, wires)
+
+    pid = spawn.fork(flags, body, wires.child_report, keep)
+    wires.close_child_ends()
+    return Parked(pid, wires, group)
+
+
+def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:
+    group.add()
+    sc.unshare(sc.CLONE_NEWCGROUP)
+    sc.mount("", "/", None, sc.MS_SLAVE | sc.MS_REC)
+    ns.loopback_up()
+    set_stage(stage)
+    pipes.report(wires.child_report, PARKED)
+    plan = pipes.receive_plan(wires.child_go)
+    if plan is not None:
+        child = Child(plan, wires.child_go, wires.child_report, wires.child_stdio)
+        child.create(stage)
+    os._exit(0)
+
+
+def set_stage(stage: str) -> None:
+    """Mount the standard mounts below ``stage``, with devices, and hide what is hidden."""
+    for path, fstype, options in staged.MOUNTS:
+        target = stage + path
+        os.makedirs(target, 0o755, exist_ok=True)
+        kind = "cgroup2" if fstype == "cgroup" else fstype
+        mounts.mount(fstype, target, kind, mounts.parse(list(options)))
+        if path == "/dev":
+            fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            rootfs.fill_dev(fd)
+            os.close(fd)
+    for path in staged.MASKED:
+        rootfs.mask(stage + path, "/dev/null")
+    for path in staged.READONLY:
+        rootfs.protect(stage + path)

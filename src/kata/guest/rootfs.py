@@ -1,0 +1,227 @@
+"""A container's file system: its root, mounts, devices and hidden paths (in the child).
+
+The rule: until the root is entered, every path inside it is resolved by openat2(2) inside the
+root; after that, the root is all there is.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kata.errors import GuestError, InvalidInput, Unsupported
+from kata.guest import staged
+from kata.linux import devices, inroot, mounts, tty
+from kata.linux import syscalls as sc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ENOTDIR, _ENOENT = 20, 2
+
+
+class Rootfs:
+    """Builds and enters the root of one container."""
+
+    def __init__(self, spec: dict[str, Any], stage: str, choice: staged.Choice) -> None:
+        self._spec = spec
+        self._linux: dict[str, Any] = spec.get("linux") or {}
+        self._mounts: list[dict[str, Any]] = spec.get("mounts") or []
+        self._stage, self._choice = stage, choice
+        self._path = str(spec["root"]["path"])
+        if not self._path.startswith("/"):
+            raise InvalidInput(f'root.path "{self._path}" is not an absolute path')
+        self._root = -1
+
+    def build(self, files: list[tuple[str, str, bool]]) -> None:
+        """Everything inside the root: mounts, device nodes, files ``(path, source, read-only)``."""
+        try:
+            sc.mount(self._path, self._path, None, sc.MS_BIND | sc.MS_REC)
+        except OSError as error:
+            raise failed(f'root "{self._path}"', error) from None
+        self._root = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for path in self._choice.dropped:
+            try:
+                sc.umount(self._stage + path, sc.MNT_DETACH)
+            except OSError:
+                pass  # a masked path that this kernel does not have
+        for mount in self._mounts:
+            self._mount(mount)
+        self._devices()
+        for path, source, readonly in files:
+            options = mounts.parse(["bind", "ro"] if readonly else ["bind"])
+            self._bind(source, path, options)
+
+    def enter(self) -> None:
+        """Make the built root the root; the old one is gone afterwards."""
+        os.fchdir(self._root)
+        sc.pivot_root(".", ".")
+        sc.mount("", ".", None, sc.MS_SLAVE | sc.MS_REC)
+        sc.umount(".", sc.MNT_DETACH)
+        os.chdir("/")
+        os.close(self._root)
+
+    def hide(self) -> None:
+        """Mask and write-protect, after everything that had to be written was."""
+        missing = [
+            p for p in self._linux.get("maskedPaths") or [] if p not in self._choice.masked
+        ]
+        if missing and os.stat("/dev/null").st_rdev != os.makedev(1, 3):
+            raise GuestError("mask paths", why="/dev/null in the container is no null device")
+        for path in missing:
+            mask(path, "/dev/null")
+        for path in self._linux.get("readonlyPaths") or []:
+            if path not in self._choice.readonly:
+                protect(path)
+        if self._spec["root"].get("readonly"):
+            mounts.make_read_only("/")
+        propagation = self._linux.get("rootfsPropagation")
+        if propagation:
+            kind = mounts.PROPAGATION.get(propagation)
+            if kind is None:
+                raise InvalidInput(f'linux.rootfsPropagation "{propagation}" is unknown')
+            sc.mount("", "/", None, kind)
+
+    def _mount(self, mount: dict[str, Any]) -> None:
+        target = str(mount["destination"])
+        target = "/" + target.strip("/")
+        try:
+            self._one_mount(mount, target)
+        except OSError as error:
+            source = mount.get("source") or mount.get("type") or "none"
+            raise failed(f'mount "{source}" at "{target}"', error) from None
+
+    def _one_mount(self, mount: dict[str, Any], target: str) -> None:
+        if target in self._choice.moved:
+            with _Opened(inroot.make_directory(self._root, target)) as fd:
+                sc.mount(self._stage + target, inroot.text_of(fd), None, sc.MS_MOVE)
+            return
+        if target in self._choice.ready:
+            return
+        if mount.get("uidMappings") or mount.get("gidMappings"):
+            raise Unsupported(f'mount at "{target}": id-mapped mounts')
+        options = mounts.parse(mount.get("options") or [])
+        if options.flags & sc.MS_BIND or mount.get("type") == "bind":
+            self._bind(str(mount["source"]), target, options)
+        else:
+            self._new(mount, target, options)
+
+    def _bind(self, source: str, target: str, options: mounts.Options) -> None:
+        make = inroot.make_directory if os.path.isdir(source) else inroot.make_file
+        with _Opened(make(self._root, target)) as fd:
+            mounts.bind_onto(source, fd, options)
+
+    def _new(self, mount: dict[str, Any], target: str, options: mounts.Options) -> None:
+        fstype = str(mount.get("type") or "none")
+        fstype = "cgroup2" if fstype == "cgroup" else fstype
+        if options.copy_up and fstype == "tmpfs":
+            raise Unsupported(f'mount at "{target}": option "tmpcopyup"')
+        data = options.data
+        if fstype == "tmpfs" and "mode=" not in data:
+            data = self._keep_mode(target, data)
+        with _Opened(inroot.make_directory(self._root, target)) as fd:
+            source = str(mount.get("source") or fstype)
+            sc.mount(source, inroot.text_of(fd), fstype, options.flags, data or None)
+        if options.propagation or options.attributes or options.attributes_cleared:
+            with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
+                mounts.finish(inroot.text_of(fd), options)
+
+    def _keep_mode(self, target: str, data: str) -> str:
+        """A tmpfs over a directory of the image has that one's mode, as runc has it."""
+        try:
+            with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
+                mode = f"mode={os.fstat(fd).st_mode & 0o7777:o}"
+        except OSError:
+            return data
+        return f"{data},{mode}" if data else mode
+
+    def _devices(self) -> None:
+        bound = any(
+            m["destination"].rstrip("/") == "/dev" and m.get("type") == "bind" for m in self._mounts
+        )
+        if not bound and "/dev" not in self._choice.moved:
+            with _Opened(inroot.make_directory(self._root, "/dev")) as fd:
+                fill_dev(fd)
+        for entry in self._linux.get("devices") or []:
+            self._device(entry)
+
+    def _device(self, entry: dict[str, Any]) -> None:
+        mode = entry.get("fileMode")
+        node = devices.Node(
+            str(entry["path"]), str(entry["type"]), int(entry.get("major") or 0),
+            int(entry.get("minor") or 0), 0o666 if mode is None else int(mode),
+            int(entry.get("uid") or 0), int(entry.get("gid") or 0),
+        )  # fmt: skip
+        head, name = os.path.split("/" + node.path.strip("/"))
+        try:
+            with _Opened(inroot.make_directory(self._root, head)) as fd:
+                devices.make(node, name, fd)
+        except OSError as error:
+            raise failed(f'device "{node.path}"', error) from None
+
+
+class _Opened:
+    """A descriptor that is closed at the end of a block."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def failed(what: str, error: OSError) -> GuestError:
+    """The error of a failed system call, saying what it was for."""
+    detail = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    return GuestError(what, why=f"{(error.strerror or str(error)).lower()}{detail}")
+
+
+def fill_dev(directory: int) -> None:
+    """The default device nodes and links of /dev."""
+    for node in devices.DEFAULT:
+        devices.make(node, node.path.rpartition("/")[2], directory)
+    devices.make_links(directory)
+
+
+def _touch(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+
+
+def mask(path: str, null: str) -> None:
+    """Hide a path: a file behind the null device, a directory behind an empty one."""
+    try:
+        sc.mount(null, path, None, sc.MS_BIND)
+    except OSError as error:
+        if error.errno == _ENOTDIR:
+            sc.mount("tmpfs", path, "tmpfs", sc.MS_RDONLY)
+        elif error.errno != _ENOENT:
+            raise failed(f'mask "{path}"', error) from None
+
+
+def protect(path: str) -> None:
+    """Make a path read-only, if it exists."""
+    try:
+        sc.mount(path, path, None, sc.MS_BIND | sc.MS_REC)
+        mounts.make_read_only(path)
+    except OSError as error:
+        if error.errno != _ENOENT:
+            raise failed(f'make "{path}" read-only', error) from None
+
+
+def console(rows: int, columns: int) -> tuple[int, int]:
+    """A terminal of the container's own devpts, as its /dev/console too: master and slave."""
+    master, slave, number = tty.open_pair("/dev/pts/ptmx")
+    if rows or columns:
+        tty.resize(master, rows, columns)
+    try:
+        _touch("/dev/console")
+        sc.mount(f"/dev/pts/{number}", "/dev/console", None, sc.MS_BIND)
+    except OSError as error:
+        raise failed('terminal at "/dev/console"', error) from None
+    return master, slave

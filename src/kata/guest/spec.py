@@ -1,0 +1,64 @@
+"""Reading the parts of an OCI configuration that the guest acts on; pure.
+
+The host has checked the configuration (``kata.oci``); here only what is used is looked at.
+"""
+
+from __future__ import annotations
+
+from kata.errors import CommandNotFound, InvalidInput
+from kata.wire.quickjson import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Spec: TypeAlias = dict[str, Any]
+
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CONTAINER_PREFIX = "kata:container:"
+
+
+def document(text: bytes, what: str) -> Spec:
+    """A JSON object. Raises ``InvalidInput``."""
+    try:
+        value = loads(text)
+    except (ValueError, ImportError) as error:
+        raise InvalidInput(f"{what} is not JSON", why=str(error)) from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{what} is not a JSON object")
+    return value
+
+
+def namespaces(spec: Spec) -> dict[str, str]:
+    """The container's namespaces: kind -> path of the one to join, "" for a new one."""
+    listed = (spec.get("linux") or {}).get("namespaces") or []
+    return {entry["type"]: entry.get("path") or "" for entry in listed}
+
+
+def environment(process: Spec) -> dict[str, str]:
+    """The environment; of a name that is there twice the last one holds."""
+    found: dict[str, str] = {}
+    for entry in process.get("env") or []:
+        name, equals, value = entry.partition("=")
+        if not name or not equals or "\0" in entry:
+            raise InvalidInput(f'not an environment variable: "{entry}"')
+        found[name] = value
+    return found
+
+
+def arguments(process: Spec) -> list[str]:
+    """The argument vector. Raises ``InvalidInput`` when it is empty."""
+    args: list[str] = process.get("args") or []
+    if not args or any("\0" in arg for arg in args):
+        raise InvalidInput("process.args is empty or holds a zero byte")
+    if not args[0]:
+        raise CommandNotFound('exec: "": executable file not found in $PATH')
+    return args
+
+
+def identifier(value: str, what: str) -> str:
+    """A name used as key and in messages, bounded. Raises ``InvalidInput``."""
+    if not value or len(value) > 255 or "/" in value or not value.isprintable():
+        raise InvalidInput(f'not a valid {what}: "{value[:64]}"')
+    return value

@@ -1,0 +1,80 @@
+"""The standard mounts that a parked container has ready, and which of them a spec can use.
+
+``choose`` is pure. The rule: a staged mount is used only where the specification asks for the
+same type and options at the same place; otherwise it is dropped and mounted afresh.
+"""
+
+from __future__ import annotations
+
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SECURE = ("nosuid", "noexec", "nodev")
+# Docker's (and containerd's, and Podman's) own, in order: destination, type, options
+MOUNTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("/proc", "proc", _SECURE),
+    ("/dev", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+    ("/dev/pts", "devpts",
+     ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    ("/sys", "sysfs", (*_SECURE, "ro")),
+    ("/sys/fs/cgroup", "cgroup", ("ro", *_SECURE)),
+    ("/dev/mqueue", "mqueue", _SECURE),
+    ("/dev/shm", "tmpfs", (*_SECURE, "mode=1777")),
+)  # fmt: skip
+MASKED = (
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)  # fmt: skip
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+TOPS = ("/proc", "/dev", "/sys")
+
+
+@record
+class Choice:
+    """What becomes of the staged mounts: paths are those in the container."""
+
+    moved: frozenset[str]  # of TOPS: moved into the root
+    dropped: tuple[str, ...]  # unmounted from the stage first, masks and the like included
+    ready: frozenset[str]  # destinations that need no mounting any more
+    masked: frozenset[str]  # of the masked paths, those done
+    readonly: frozenset[str]
+
+
+NOTHING = Choice(frozenset(), (), frozenset(), frozenset(), frozenset())
+
+
+def choose(
+    mounts: list[dict[str, Any]], masked: list[str], readonly: list[str], private: set[str]
+) -> Choice:
+    """What to use of the stage; ``private`` are the kinds of namespaces that stay the stage's."""
+    wanted = {m["destination"].rstrip("/"): m for m in mounts}
+    staged = {path: (kind, options) for path, kind, options in MOUNTS}
+    equal = {
+        path for path, (kind, options) in staged.items()
+        if path in wanted and _same(wanted[path], kind, options) and _usable(path, private)
+    }  # fmt: skip
+    moved = {top for top in TOPS if top in equal}
+    ready = {path for path in equal if _top(path) in moved}
+    dropped = [path for path in staged if _top(path) in moved and path not in equal]
+    done: list[frozenset[str]] = []
+    for have, want in ((MASKED, set(masked)), (READONLY, set(readonly))):
+        dropped += [p for p in have if _top(p) in moved and p not in want]
+        done.append(frozenset(p for p in have if _top(p) in moved and p in want))
+    return Choice(frozenset(moved), tuple(dropped), frozenset(ready), *done)
+
+
+def _top(path: str) -> str:
+    return "/" + path.split("/")[1]
+
+
+def _same(mount: dict[str, Any], kind: str, options: tuple[str, ...]) -> bool:
+    return mount.get("type") == kind and set(mount.get("options") or ()) == set(options)
+
+
+def _usable(path: str, private: set[str]) -> bool:
+    needs = {"/sys": "network", "/dev/mqueue": "ipc", "/sys/fs/cgroup": "cgroup"}.get(path)
+    return needs is None or needs in private
