@@ -3,9 +3,9 @@
 The one rule: small. Whatever only some hypervisors can do is declared in
 ``machine.capabilities`` and asked for before anything is started, never refused half way.
 
-A start has two halves, so that the caller can work while the VMM does: ``start`` (of a driver, e.g.
-``hypervisors.qemu.driver``) spawns and returns; ``Vm.wait_ready`` finishes. ``start`` must be called by
-the main thread of a single-threaded process, which has to live as long as the VM.
+A start has two halves, so that the caller can work while the VMM does: ``start`` (of a driver,
+e.g. ``hypervisors.qemu.driver``) spawns and returns; ``Vm.wait_ready`` finishes. ``start`` must be
+called by the main thread of a single-threaded process, which has to live as long as the VM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket as Socket
+    from _socket import socket as Socket  # noqa: N812
     from collections.abc import Callable
     from typing import Protocol
 
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
             """Let them run."""
 
         def plug_share(self) -> None:
-            """Plug the file share whose daemon is bound (``Bindings.share``); the guest finds its tag."""
+            """Plug the file share whose daemon is bound; the guest finds its tag."""
 
         def stop(self) -> None:
-            """Kill the VMM and reap it, close everything; no matter its state, any number of times."""
+            """Kill the VMM, reap it, close everything; in any state, any number of times."""
 
 
 @record
@@ -79,8 +79,8 @@ class Bindings:
 class Options:
     """How the VMM process is run: its program, its user, its own system call filter.
 
-    ``memory_path``: where a copy of the memory may be put if this kernel cannot hand QEMU a
-    descriptor for it (no seccomp notifications).
+    ``scratch``: a directory where a copy of the memory may be put if this kernel cannot hand QEMU
+    a descriptor for it (no seccomp notifications).
     """
 
     program: str

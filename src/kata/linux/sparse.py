@@ -1,53 +1,93 @@
-"""Copies of sparse files into memory: only what is there is copied.
+"""Files with holes: copying what is there, giving back what is zero.
 
-The one rule: holes stay holes, so that a copy costs what was written, not what was reserved.
-Sources: lseek(2) SEEK_DATA and SEEK_HOLE, sendfile(2), memfd_create(2).
+The one rule: a hole stays a hole. Source: lseek(2) SEEK_DATA, fallocate(2), copy_file_range(2).
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from kata.linux.syscalls import libc
 
-_MOST = 1 << 30  # bytes for one call
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_PAGE = 4096
+_CHUNK = 1 << 20
+_MFD_CLOEXEC = 1
 
 
-def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of the parts of a file, up to ``size``, that are not holes."""
-    end = 0
-    while end < size:
+def extents(fd: int) -> list[tuple[int, int]]:
+    """(offset, length) of the parts of a file that are not holes."""
+    found = []
+    end, at = os.fstat(fd).st_size, 0
+    while at < end:
         try:
-            begin = os.lseek(fd, end, os.SEEK_DATA)
+            start = os.lseek(fd, at, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole is left
-                return
+            if error.errno == errno.ENXIO:
+                break
             raise
-        if begin >= size:
-            return
-        end = min(os.lseek(fd, begin, os.SEEK_HOLE), size)
-        yield begin, end
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        found.append((start, at - start))
+    return found
 
 
-def copy_sparse(source_fd: int, size: int, name: str = "copy") -> int:
-    """A memfd (close-on-exec, read-write) of ``size`` bytes with the data of ``source_fd``.
+def copy(source: int, target: int) -> int:
+    """Make ``target`` (empty, writable) a copy; gives the bytes copied. Raises ``OSError``."""
+    os.ftruncate(target, os.fstat(source).st_size)
+    total = 0
+    for start, length in extents(source):
+        at, end = start, start + length
+        os.lseek(target, at, os.SEEK_SET)
+        while at < end:
+            sent = os.sendfile(target, source, at, end - at)
+            if not sent:
+                raise OSError(errno.EIO, "the file ended early")
+            at += sent
+        total += length
+    return total
 
-    The position of ``source_fd`` is moved. Raises ``OSError``; a source that ends early is one.
-    """
-    copy = os.memfd_create(name, os.MFD_CLOEXEC)
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Make a hole. Raises ``OSError``."""
+    flags = ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE)
+    if libc.fallocate(fd, flags, ctypes.c_long(offset), ctypes.c_long(length)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "fallocate")
+
+
+def punch_zeroes(fd: int) -> int:
+    """Turn every page of zeroes into a hole; gives the bytes given back."""
+    given = 0
+    for start, length in extents(fd):
+        for at in range(start, start + length, _CHUNK):
+            data = os.pread(fd, min(_CHUNK, start + length - at), at)
+            for offset, size in zero_runs(data):
+                punch(fd, at + offset, size)
+                given += size
+    return given
+
+
+def zero_runs(data: bytes) -> list[tuple[int, int]]:
+    """(offset, length) of the runs of pages that are all zero."""
+    runs: list[tuple[int, int]] = []
+    nothing = bytes(_PAGE)
+    for at in range(0, len(data) - _PAGE + 1, _PAGE):
+        if data[at : at + _PAGE] == nothing:
+            if runs and sum(runs[-1]) == at:
+                runs[-1] = (runs[-1][0], runs[-1][1] + _PAGE)
+            else:
+                runs.append((at, _PAGE))
+    return runs
+
+
+def memory_copy(source: int, name: str) -> int:
+    """A memfd (close-on-exec) that is a copy of a file. Raises ``OSError``."""
+    target = os.memfd_create(name, _MFD_CLOEXEC)
     try:
-        os.ftruncate(copy, size)
-        for begin, end in extents(source_fd, size):
-            os.lseek(copy, begin, os.SEEK_SET)
-            while begin < end:
-                sent = os.sendfile(copy, source_fd, begin, min(end - begin, _MOST))
-                if not sent:
-                    raise OSError(errno.EIO, "the file got shorter while it was copied")
-                begin += sent
-    except BaseException:
-        os.close(copy)
+        copy(source, target)
+    except OSError:
+        os.close(target)
         raise
-    return copy
+    return target

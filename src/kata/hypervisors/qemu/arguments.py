@@ -1,7 +1,7 @@
 """QEMU's command line for a machine: values in, words out.
 
-The one rule: nothing is opened here. Descriptors have fixed numbers in the child, files of ours have
-names that exist only in its root, so the same machine always gives the same words.
+The one rule: nothing is opened here. Descriptors have fixed numbers in the child, files of ours
+have names that exist only in its root, so the same machine always gives the same words.
 Source: qemu(1) and QEMU's docs/system, 7.2.
 """
 
@@ -21,7 +21,7 @@ BALLOON = "balloon"
 SHARE_PORT, SPARE_PORT = "port0", "port1"  # root ports of q35, for what is plugged later
 
 # Larger than any disk: then a clone's disk can be any size and the guest need not be told.
-_EMPTY_DISK = 1 << 42
+_EMPTY = (f"driver=null-co,size={1 << 42},read-only=on",)
 _TRANSLATION_BUFFER_MIB = 256
 _MACHINE_OPTIONS = {
     "pc": "pc,hpet=off,vmport=off,usb=off,smbus=off,sata=off",
@@ -54,7 +54,7 @@ def arguments(machine: Machine, wiring: Wiring) -> list[str]:
     if machine.machine_type not in _MACHINE_OPTIONS:
         raise Unsupported(f'QEMU has no machine type "{machine.machine_type}" that we know')
     words = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    words += _board(machine, wiring)
+    words += _board(machine)
     words += _memory(machine, wiring)
     words += _channels(machine)
     words += _devices(machine, wiring)
@@ -70,7 +70,7 @@ def arguments(machine: Machine, wiring: Wiring) -> list[str]:
     return words
 
 
-def _board(machine: Machine, wiring: Wiring) -> list[str]:
+def _board(machine: Machine) -> list[str]:
     accelerator = machine.accelerator
     if accelerator == "tcg":
         accelerator += f",tb-size={_TRANSLATION_BUFFER_MIB}"
@@ -109,9 +109,9 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     words = []
     if machine.machine_type != "microvm":
         words += ["-device", "vmgenid,guid=auto"]
-    bound = dict(wiring.disks)
+    bound = {slot: _bound(slot, readonly) for slot, readonly in wiring.disks}
     for slot in range(machine.block_slots):
-        words += _disk(machine, slot, bound.get(slot))
+        words += _disk(machine, slot, bound.get(slot, _EMPTY))
     if machine.network_slot:
         rom = "" if machine.machine_type == "microvm" else ",romfile="
         words += ["-device", _device(machine, "virtio-net", f"id=net0,mac={NETWORK_MAC}{rom}")]
@@ -121,19 +121,18 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     return words
 
 
-def _disk(machine: Machine, slot: int, readonly: bool | None) -> list[str]:
+def _disk(machine: Machine, slot: int, backend: tuple[str, ...]) -> list[str]:
     node = f"disk{slot}"
-    if readonly is None:
-        backend = f"null-co,node-name={node},size={_EMPTY_DISK},read-only=on"
-        words = []
-    else:
-        flag = "on" if readonly else "off"
-        words = ["-add-fd", f"fd={FIRST_DISK_FD + slot},set={slot}"]
-        backend = (
-            f"file,node-name={node},filename=/dev/fdset/{slot},read-only={flag},locking=off"
-        )
-    device = _device(machine, "virtio-blk", f"id=blk{slot},drive={node},serial={serial_of(slot)}")
-    return [*words, "-blockdev", backend, "-device", device]
+    *passed, driver = backend
+    options = f"id=blk{slot},drive={node},serial={serial_of(slot)}"
+    device = _device(machine, "virtio-blk", options)
+    return [*passed, "-blockdev", f"node-name={node},{driver}", "-device", device]
+
+
+def _bound(slot: int, readonly: bool) -> tuple[str, ...]:  # noqa: FBT001 (a pair of the wiring)
+    flag = "on" if readonly else "off"
+    driver = f"driver=file,filename=/dev/fdset/{slot},read-only={flag},locking=off"
+    return ("-add-fd", f"fd={FIRST_DISK_FD + slot},set={slot}", driver)
 
 
 def _device(machine: Machine, name: str, options: str) -> str:

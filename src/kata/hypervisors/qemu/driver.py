@@ -1,16 +1,311 @@
 """QEMU: start, restore, watch, freeze and stop a virtual machine.
 
 The one rule: QEMU is given descriptors, never paths of ours; when the guest runs its root is empty.
+
+How memory gets in: QEMU opens its memory file for reading and writing, by path. That call is
+intercepted and answered with the descriptor of our choice: a template's file, read-only, so that no
+VMM can write to what others share (it maps it privately), or a memory file of its own.
 """
 
 from __future__ import annotations
 
+import _thread
+import os
+import time
+from _queue import Empty
+
+from kata.errors import HostError, HypervisorError
+from kata.hypervisors.qemu import arguments as words
+from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
+from kata.hypervisors.qemu.watch import Watch
+from kata.linux import confine, fds, seccomp_notify
+from kata.linux.confine import Bind, Confinement
+from kata.machine.capabilities import require
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata.hypervisors.interface import Bindings, Options, Vm
+    from _socket import socket as Socket  # noqa: N812
+    from collections.abc import Callable
+    from typing import Any
+
+    from kata.hypervisors.interface import Bindings, Options
+    from kata.linux.confine import Process
     from kata.machine.description import Machine
 
+OLDEST_VERSION = (5, 2, 0)
+_RLIMIT_CORE, _RLIMIT_NOFILE = 4, 7
+_MOST_FILES = 1024
+_STOP_TIMEOUT_S = 20.0
+_PLUG_TIMEOUT_S = 20.0
 
-def start(machine: Machine, bindings: Bindings, options: Options) -> Vm:
-    """Spawn QEMU and return at once; ``Vm.wait_ready`` does the rest. Raises ``HostError``."""
-    raise NotImplementedError
+
+def start(
+    machine: Machine, bindings: Bindings, options: Options, *, balloon: bool = False
+) -> QemuVm:
+    """Spawn QEMU and return at once; ``Vm.wait_ready`` does the rest. Raises ``HostError``.
+
+    ``balloon`` wires a device that gives memory back (``return_memory``, for making a template).
+    """
+    require(machine, file_share=bindings.share >= 0, memory_return=balloon)
+    wiring = Wiring(
+        memory_file=bindings.memory >= 0,
+        restore=bindings.state >= 0,
+        disks=tuple((slot, readonly) for slot, _, readonly in bindings.disks),
+        share=bindings.share >= 0,
+        sandbox=options.sandbox,
+        balloon=balloon,
+    )
+    agent, console, monitor = fds.pair(), fds.pair(), fds.pair()
+    errors_ours, errors_theirs = os.pipe2(os.O_CLOEXEC)
+    numbers = {
+        1: errors_theirs, 2: errors_theirs, words.AGENT_FD: agent[1].fileno(),
+        words.CONSOLE_FD: console[1].fileno(), words.QMP_FD: monitor[1].fileno(),
+    }  # fmt: skip
+    optional = {words.STATE_FD: bindings.state, words.SHARE_FD: bindings.share}
+    optional |= {words.FIRST_DISK_FD + slot: fd for slot, fd, _ in bindings.disks}
+    numbers |= {number: fd for number, fd in optional.items() if fd >= 0}
+    root = _Root(machine, wiring, options)
+    argv = [options.program, *arguments(machine, wiring)]
+    try:
+        process = confine.spawn(argv, root.confinement, fds=numbers, env={})
+    except BaseException:
+        os.close(errors_ours)
+        raise
+    finally:
+        for theirs in (agent[1], console[1], monitor[1]):
+            theirs.close()
+        os.close(errors_theirs)
+    watch = Watch(process, monitor[0], console[0], errors_ours)
+    return QemuVm(machine, watch, agent[0], root, bindings)
+
+
+class _Root:
+    """What QEMU's root holds while it starts."""
+
+    def __init__(self, machine: Machine, wiring: Wiring, options: Options) -> None:
+        binds, links = confine.program_root(options.program)
+        if not wiring.restore:
+            binds += (
+                Bind(machine.kernel, words.KERNEL_PATH), Bind(machine.initrd, words.INITRD_PATH),
+            )  # fmt: skip
+        devices = ("/dev/kvm",) if machine.accelerator == "kvm" else ()
+        self.targets = [bind.target for bind in binds] + [link for link, _ in links]
+        if devices:
+            self.targets.append("/dev")
+        self.confinement = Confinement(
+            uid=options.uid, gid=options.uid, binds=binds, links=links, devices=devices,
+            rlimits=((_RLIMIT_CORE, 0), (_RLIMIT_NOFILE, _MOST_FILES)),
+            intercept_open=wiring.memory_file, hostname="kata",
+        )  # fmt: skip
+
+
+class QemuVm:
+    """A QEMU process and its guest; see ``hypervisors.interface.Vm``."""
+
+    def __init__(
+        self, machine: Machine, watch: Watch, agent: Socket, root: _Root, bindings: Bindings
+    ) -> None:
+        self._machine = machine
+        self._watch = watch
+        self._agent = agent
+        self._agent_taken = False
+        self._root = root
+        self._memory = bindings.memory
+        self._restore = bindings.state >= 0
+        self._stopping = _thread.allocate_lock()
+        self._ended = _thread.allocate_lock()
+        self._watched = False
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything QEMU is to do first, sent before it can read."""
+        self._first = [self._watch.start("qmp_capabilities")]
+        capabilities = [
+            {"capability": name, "state": True} for name in ("x-ignore-shared", "events")
+        ]
+        settings = {"capabilities": capabilities}
+        self._first.append(self._watch.start("migrate-set-capabilities", settings))
+        if self._restore:
+            uri = {"uri": f"fd:{words.STATE_FD}"}
+            self._first.append(self._watch.start("migrate-incoming", uri))
+
+    @property
+    def agent(self) -> Socket:
+        """Our end of the agent's channel; whoever takes it closes it."""
+        self._agent_taken = True
+        return self._agent
+
+    @property
+    def process(self) -> Process:
+        """The VMM's process."""
+        return self._watch.process
+
+    @property
+    def pid(self) -> int:
+        """The VMM's process id on the host."""
+        return self._watch.process.pid
+
+    def wait_ready(self, timeout: float) -> None:
+        """See ``Vm.wait_ready``."""
+        try:
+            self.process.confirm()
+            self._until_ready(time.monotonic() + timeout)
+        except BaseException:
+            self.stop()
+            raise
+        self._watched = True
+        self._ended.acquire()
+        _thread.start_new_thread(self._follow, ())
+
+    def _until_ready(self, deadline: float) -> None:
+        watch, listener = self._watch, self.process.listener
+        if listener >= 0:
+            watch.register(listener, self._give_memory)
+        while not watch.answered:
+            self._turn(deadline)
+        if listener >= 0:
+            watch.forget(listener)
+            self.process.close_listener()
+        self._check_version()
+        confine.empty_root(self.process, self._root.targets)
+        self._first.append(watch.start("cont"))
+        while not watch.running:
+            self._turn(deadline)
+
+    def _turn(self, deadline: float) -> None:
+        watch = self._watch
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise HypervisorError(
+                "QEMU did not start the virtual machine in time", why=watch.errors.text()[-500:],
+                console=self.console_tail(),
+            )  # fmt: skip
+        watch.turn(left)
+        if watch.death:
+            raise HypervisorError(
+                "the virtual machine did not start", why=watch.death, console=self.console_tail()
+            )
+        for pending in self._first:
+            if pending.reply is not None and pending.reply.error:
+                raise HypervisorError(f"QEMU refused {pending.name}", why=pending.reply.error)
+
+    def _give_memory(self) -> None:
+        try:
+            seccomp_notify.answer(self.process.listener, {words.MEMORY_PATH: self._memory})
+        except OSError as error:
+            if not self.process.poll():
+                raise HostError("cannot hand QEMU its memory", why=str(error)) from None
+
+    def _check_version(self) -> None:
+        version = self._watch.version()
+        if version < OLDEST_VERSION:
+            raise HypervisorError(
+                f"this QEMU is too old: {'.'.join(map(str, version))}",
+                why=f"{'.'.join(map(str, OLDEST_VERSION))} or newer is needed",
+                hint="set path in the section hypervisor.qemu of the configuration",
+            )
+
+    def _follow(self) -> None:
+        try:
+            self._watch.follow()
+        finally:
+            self._ended.release()
+
+    def on_death(self, callback: Callable[[str], None]) -> None:
+        """See ``Vm.on_death``."""
+        self._watch.on_death(callback)
+
+    def death(self) -> str:
+        """See ``Vm.death``."""
+        return self._watch.death
+
+    def console_tail(self) -> str:
+        """See ``Vm.console_tail``."""
+        return self._watch.console.text()
+
+    def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """A monitor command's value. Raises ``HypervisorError``."""
+        return self._watch.execute(command, arguments)
+
+    def pause(self) -> None:
+        """Stop all virtual processors."""
+        self.execute("stop")
+
+    def resume(self) -> None:
+        """Let them run."""
+        self.execute("cont")
+
+    def plug_share(self) -> None:
+        """See ``Vm.plug_share``."""
+        self.execute("device_add", share_device(self._machine))
+
+    def return_memory(self) -> None:
+        """Take from the guest all memory it does not use, and give it back as holes.
+
+        Only with ``balloon``, whose driver the guest has loaded; the device is unplugged then.
+        Raises ``HypervisorError``.
+        """
+        whole = self.execute("query-balloon")["actual"]
+        self._balloon(1 << 20)
+        self._balloon(whole)
+        self._until("DEVICE_DELETED", "device_del", {"id": words.BALLOON})
+
+    def _balloon(self, target: int) -> None:
+        """Move the balloon as far as the guest lets it go: until it stands still."""
+        self.execute("balloon", {"value": target})
+        last, still = -1, 0
+        while last != target and still < 5:
+            time.sleep(0.05)
+            actual = self.execute("query-balloon")["actual"]
+            still = still + 1 if actual == last else 0
+            last = actual
+
+    def _until(self, event: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        queue = self._watch.queue(event)
+        try:
+            self.execute(command, arguments)
+            return queue.get(timeout=_PLUG_TIMEOUT_S)
+        except Empty:
+            raise HypervisorError(f"the guest did not answer {command}") from None
+        finally:
+            self._watch.drop(event, queue)
+
+    def save(self, state: int) -> None:
+        """Write the state of all devices, without the memory, and stop for good.
+
+        Raises ``HypervisorError``.
+        """
+        self._watch.send_descriptor("state", state).wait(_PLUG_TIMEOUT_S)
+        queue = self._watch.queue("MIGRATION")
+        self.execute("migrate", {"uri": "fd:state"})
+        status = ""
+        while status not in ("completed", "failed", "cancelled"):
+            try:
+                status = queue.get(timeout=_PLUG_TIMEOUT_S)["status"]
+            except Empty:
+                status = "failed"
+        self._watch.drop("MIGRATION", queue)
+        if status != "completed":
+            why = self.execute("query-migrate").get("error-desc", status)
+            raise HypervisorError("QEMU could not save the machine's state", why=why)
+
+    def stop(self) -> None:
+        """See ``Vm.stop``."""
+        with self._stopping:
+            if self._closed:
+                return
+            self._closed = True
+            self._watch.expect_death()
+            self.process.kill()
+            if not self._watched:
+                self.process.wait()
+                self._watch.turn(0)
+            elif self._ended.acquire(timeout=_STOP_TIMEOUT_S):
+                self._ended.release()
+            else:
+                raise HostError("QEMU does not die", why=f"process {self.pid}")
+            self.process.close()
+            self._watch.close()
+            if not self._agent_taken:
+                self._agent.close()
