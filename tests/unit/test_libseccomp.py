@@ -5,7 +5,7 @@ import os
 from struct import iter_unpack, pack
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kata.oci
@@ -159,7 +159,6 @@ HOLDS = {
 NUMBERS = st.integers(0, 5) | st.sampled_from([1 << 31, 1 << 32, (1 << 32) + 1, (1 << 64) - 1])
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(HOLDS)), NUMBERS, NUMBERS, NUMBERS, st.integers(0, 5))
 def test_comparisons_are_of_64_bits(operator, value, second, argument, index):
     """Every comparison means what it says, for wide numbers and any argument."""
