@@ -1,0 +1,147 @@
+"""One layer's blob into one verified EROFS file of the store.
+
+The one rule: a file under ``<data_root>/layers/sha256`` is complete and was made from exactly the
+bytes its name is the digest of: it is built in a scratch directory, and renamed into place after
+the digest was found right, under a lock on that name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+
+from kata.errors import ImageError
+from kata.image import compression, erofs, layer, scratch, tarstream
+from kata.image.changes import cannot_write
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import IO
+
+    from kata.image.compression import Readable
+    from kata.image.progress import Progress, Task
+    from kata.image.store import Store
+    from kata.image.tarstream import Limits
+
+_PIECE = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@record
+class Layer:
+    """A layer in the store: its file, and that file's size in bytes."""
+
+    path: str
+    size: int
+
+
+def path_of(store: Store, diff_id: str) -> str:
+    """Where the layer of a diff id (hexadecimal) is kept."""
+    return f"{store.layers}/{diff_id}.erofs"
+
+
+def present(store: Store, diff_id: str) -> Layer | None:
+    """The layer, if the store has it."""
+    path = path_of(store, diff_id)
+    try:
+        return Layer(path, os.stat(path).st_size)
+    except FileNotFoundError:
+        return None
+
+
+def ensure(
+    store: Store, diff_id: str, blob: Callable[[], AbstractContextManager[IO[bytes]]], *,
+    text: str, limits: Limits, progress: Progress,
+) -> Layer:  # fmt: skip
+    """The layer of a diff id, made of the blob if the store lacks it; who comes second waits.
+
+    Raises ``ImageError`` for a bad blob, ``HostError`` for a full or read-only disk.
+    """
+    known = present(store, diff_id)
+    if known:
+        return known
+    try:
+        with scratch.lock(f"{store.scratch}/layer-{diff_id}.lock"):
+            known = present(store, diff_id)
+            if known:
+                return known
+            with scratch.directory(store.scratch) as directory, blob() as file:
+                found, size = build(file, directory, text, limits, progress)
+                if found != diff_id:
+                    raise ImageError(
+                        f'layer "{diff_id[:12]}" is damaged',
+                        why=f'its content has the digest "{found[:12]}"',
+                    )
+                return install(store, directory, diff_id, size)
+    except OSError as error:
+        raise failed(store, error) from None
+
+
+def failed(store: Store, error: OSError) -> Exception:
+    """The error for what the disk refused."""
+    if error.errno in _FULL:
+        return erofs.no_space(store.data_root)
+    return cannot_write(store.data_root, error)
+
+
+def build(
+    file: IO[bytes], directory: str, text: str, limits: Limits, progress: Progress
+) -> tuple[str, int]:
+    """Unpack a blob and make ``<directory>/layer.erofs``; gives the diff id and the file's size."""
+    tree = f"{directory}/tree"
+    os.mkdir(tree, 0o755)
+    os.chmod(tree, 0o755)
+    total = os.fstat(file.fileno()).st_size
+    with progress.task(f"unpacking {text}", total) as task, compression.opened(file) as plain:
+        stream = _Hashed(plain, file, limits, task)
+        applied = layer.apply(tarstream.entries(stream, limits), tree)
+        stream.drain()
+    for name in applied.lost_xattrs:
+        progress.note(f'this file system cannot keep the extended attribute "{name}"')
+    size = erofs.build(tree, f"{directory}/layer.erofs", newest=applied.newest)
+    return stream.digest(), size
+
+
+def install(store: Store, directory: str, diff_id: str, size: int) -> Layer:
+    """Move a built file to its place, for good."""
+    path = path_of(store, diff_id)
+    os.rename(f"{directory}/layer.erofs", path)
+    fd = os.open(store.layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return Layer(path, size)
+
+
+class _Hashed:
+    """The plain stream, hashed and counted as it is read."""
+
+    def __init__(self, plain: Readable, file: IO[bytes], limits: Limits, task: Task) -> None:
+        self._plain = plain
+        self._file = file
+        self._task = task
+        self._most = 2 * limits.size + (1 << 20)  # headers and padding come on top
+        self._hash = hashlib.sha256()
+        self._count = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._plain.read(size)
+        self._hash.update(data)
+        self._count += len(data)
+        if self._count > self._most:
+            raise ImageError("the layer is too large", why=f"more than {self._most} bytes")
+        self._task.at(os.lseek(self._file.fileno(), 0, os.SEEK_CUR))
+        return data
+
+    def drain(self) -> None:
+        """Read what follows the end of the archive: it belongs to the digest."""
+        while self.read(_PIECE):
+            pass
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
