@@ -159,7 +159,9 @@ def _make(group: Group, point: str, path: str, enabled: tuple[str, ...], version
                     group._try(f"{here}/cgroup.subtree_control", f"+{controller}")
         above, here = here, f"{here}/{part}"
         try:
-            os.makedirs(here, 0o755, exist_ok=True)
+            os.mkdir(here, 0o755)
+        except FileExistsError:
+            pass
         except OSError as error:
             group._warn(here, error)
             return False

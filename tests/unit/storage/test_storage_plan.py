@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kata.errors import InvalidInput, Unsupported
 from kata.storage.plan import Directory, Limits, Share, Volume, plan
 from kata.wire.agent_api import Storage

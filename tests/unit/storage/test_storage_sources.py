@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from kata.errors import HostError, InvalidInput, NotFound
 from kata.storage.sources import pin
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from kata.errors import HostError
 from kata.storage.virtiofsd import (
-    C,
     RUST,
+    C,
     Serving,
     find,
     kind_from_version,
@@ -69,7 +70,7 @@ def test_the_answer_is_kept_as_long_as_the_program_is_the_same(tmp_path):
 def test_a_program_that_is_no_daemon_is_refused(tmp_path):
     """Something else at the daemon's place is an error that names it."""
     program = fake(tmp_path / "v", "hello")
-    with pytest.raises(HostError, match="v\"") as caught:
+    with pytest.raises(HostError, match='v"') as caught:
         kind_of(program)
     assert "virtiofsd" in caught.value.hint
 
