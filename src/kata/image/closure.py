@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
 
 from kata.errors import ImageError
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGE = "kata"
 AGENT = "kata.guest.__main__"

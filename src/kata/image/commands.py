@@ -9,11 +9,14 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 from kata.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 _TAIL = 400  # characters of a tool's complaint that are worth showing
 

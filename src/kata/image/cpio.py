@@ -8,9 +8,12 @@ buffer-format.rst.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
 
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _BLOCK = 512
 

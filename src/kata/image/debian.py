@@ -11,12 +11,15 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 from kata.errors import HostError, Unsupported
 from kata.image import commands
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CACHE = "/var/cache/kata/packages"
 _ARCHITECTURE = "amd64"
@@ -162,9 +165,7 @@ def _is_good(path: str, package: Package) -> bool:
         return False
 
 
-def members(
-    deb: str, wanted: Callable[[str], bool]
-) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def members(deb: str, wanted: Callable[[str], bool]) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """The files of a package that are ``wanted`` by path (``usr/bin/x``), with their content."""
     with commands.reading(["dpkg-deb", "--fsys-tarfile", deb]) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:

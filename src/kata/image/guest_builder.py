@@ -1,32 +1,44 @@
 """Building the guest image: the distribution's kernel and Python, and our own agent.
 
-The one rule: the result depends on nothing but the packages, our files and the list of kernel modules; it
-appears whole under the name of its content, or not at all.
+The one rule: the result depends on nothing but the packages, our files and the list of kernel
+modules; it appears whole under the name of its content, or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from kata.errors import HostError
-from kata.image import closure, commands, cpio, debian, guest_store, guest_tree, kernel
+from kata.image import (
+    closure,
+    commands,
+    cpio,
+    debian,
+    guest_store,
+    guest_tree,
+    kernel,
+    kernel_modules,
+)
 from kata.image import interpreter as python
-from kata.image import kernel_modules
-from kata.image.debian import Package
 from kata.runtime.guest_image import FORMAT, GuestImage
 from kata.version import VERSION
 from kata.wire.agent_api import api_hash
 from kata.wire.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    from kata.image.debian import Package
+
+    T = TypeVar("T")
+    Say = Callable[[str], None]
+
 KERNEL, INITRD = "vmlinux", "initrd.zst"
 OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _ZSTD = ("zstd", "-q", "-19", "--single-thread", "--no-check", "-c")
-
-Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @record
@@ -77,9 +89,7 @@ class Supply:
         return action()
 
 
-def build(
-    destination: str, *, say: Say, cache: str = debian.CACHE, ours: str = OURS
-) -> GuestImage:
+def build(destination: str, *, say: Say, cache: str = debian.CACHE, ours: str = OURS) -> GuestImage:
     """Build the image, put it below ``destination`` and make it the default.
 
     ``say`` is told of each step; ``ours`` is the directory that holds our package. Raises
@@ -160,7 +170,7 @@ def _sources(
         if m.name not in left_out
     ]
     made = interpreter.compile(jobs, scratch)
-    return [cpio.regular(f"{name[1:]}c", data) for (name, _), data in zip(jobs, made)]
+    return [cpio.regular(f"{name[1:]}c", data) for (name, _), data in zip(jobs, made, strict=True)]
 
 
 def _manifest(parts: Parts, files: dict[str, bytes]) -> dict[str, object]:

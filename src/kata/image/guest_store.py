@@ -11,12 +11,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from kata.errors import HostError, NotFound
 from kata.runtime.guest_image import DEFAULT, MANIFEST, GuestImage, load
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _WORK = ".build-"
 _SHOWN = 12  # hexadecimal digits of a digest in a directory's name

@@ -5,11 +5,14 @@ The one rule: only what the agent runs on, each file once, every path known here
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from kata.image import kernel_modules
 from kata.image.cpio import Entry, character_device, directory, regular
-from kata.image.kernel_modules import Selection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kata.image.kernel_modules import Selection
 
 AGENT = "usr/lib/kata"
 SETTINGS = "etc/kata"
@@ -42,8 +45,7 @@ def init(program: str, stdlib: str) -> Entry:
 
 
 def shown_name(name: str, stdlib: str, *, package: bool, ours: bool) -> str:
-    """The file name of a module in the guest, as tracebacks show it; its bytes stand at
-    ``NAME`` + ``c``."""
+    """The file name of a module in the guest, as tracebacks show it; in bytes: that and "c"."""
     path = name.replace(".", "/") + ("/__init__" if package else "")
     return f"/{AGENT if ours else stdlib}/{path}.py"
 
@@ -62,9 +64,7 @@ def module_paths(selection: Selection, release: str) -> dict[str, str]:
     return found
 
 
-def modules(
-    selection: Selection, release: str, content: Mapping[str, bytes]
-) -> Iterable[Entry]:
+def modules(selection: Selection, release: str, content: Mapping[str, bytes]) -> Iterable[Entry]:
     """The kernel modules, and what tells the agent of them: the boot order and the table."""
     paths = module_paths(selection, release)
     for name, path in paths.items():

@@ -6,13 +6,16 @@ The one rule: what runs in the guest compiles for the guest; the host's own Pyth
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 
 from kata.errors import ImageError
 from kata.image import commands, debian
 from kata.image.closure import Library, Module
 from kata.image.elf import Elf
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 LIBRARY_PATHS = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64")
 _COMPILER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bytecode.py")
@@ -65,7 +68,11 @@ def unpack(version: str, root: str, bring: Callable[[Sequence[str]], Sequence[st
 
     ``bring`` fetches packages by name and gives their files.
     """
-    names = [f"python{version}-minimal", f"libpython{version}-minimal", f"libpython{version}-stdlib"]
+    names = [
+        f"python{version}-minimal",
+        f"libpython{version}-minimal",
+        f"libpython{version}-stdlib",
+    ]
     for deb in bring(names):
         _extract(deb, root, lambda path: path.startswith(("usr/bin/python", "usr/lib/python")))
     interpreter = Interpreter(root, version)

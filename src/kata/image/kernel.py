@@ -11,12 +11,16 @@ import bz2
 import gzip
 import lzma
 import struct
-from collections.abc import Callable
 
 from kata.errors import ImageError
 from kata.image import commands, debian, kernel_modules
-from kata.image.kernel_modules import Module, Selection
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kata.image.kernel_modules import Module, Selection
 
 _SECTOR = 512
 _OLDEST = 0x0208  # of the boot protocol: the first that says where the payload is
@@ -61,9 +65,7 @@ def _survey(deb: str) -> tuple[str, bytes, dict[str, Module], frozenset[str]]:
             lines = data.decode().split()
             builtin = frozenset(kernel_modules.name_of(line) for line in lines)
         elif info.isreg():
-            module = kernel_modules.describe(
-                info.name, kernel_modules.unpacked(info.name, data)
-            )
+            module = kernel_modules.describe(info.name, kernel_modules.unpacked(info.name, data))
             known[module.name] = module
     if not vmlinuz or not known:
         raise ImageError(f'package "{deb}"', why="no kernel, or no modules, in it")

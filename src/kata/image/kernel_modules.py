@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import lzma
 import os
-from collections.abc import Mapping
 
 from kata.errors import HostError, ImageError
 from kata.image import commands
 from kata.image.elf import Elf
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "kernel_modules.txt")
 
@@ -107,7 +110,7 @@ def select(
         if name not in known:
             raise HostError(f'kernel module "{name}"', why=f"not in the kernel's package{because}")
         chosen[name] = known[name]
-        needs = dict.fromkeys((*known[name].depends, *extra.get(name, ())))
+        needs = dict.fromkeys((*extra.get(name, ()), *known[name].depends))
         depends[name] = tuple(n for n in needs if n not in builtin)
         for need in depends[name]:
             add(need, f', and "{name}" needs it')

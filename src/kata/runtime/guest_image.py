@@ -49,11 +49,11 @@ def load(directory: str) -> GuestImage:
     manifest = _read(path)
     try:
         if manifest["format"] != FORMAT:
-            raise _damaged(directory, f'format {manifest["format"]} is not {FORMAT}')
+            raise _damaged(directory, f"format {manifest['format']} is not {FORMAT}")
         image = _image(os.path.realpath(directory), manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(directory, f"{MANIFEST} lacks or misstates {error}") from None
-    for file, size in zip((image.kernel, image.initrd), image.sizes):
+    for file, size in zip((image.kernel, image.initrd), image.sizes, strict=True):
         _check_size(directory, file, size)
     return image
 
@@ -86,7 +86,7 @@ def verify(image: GuestImage) -> None:
     """Compare the files with their digests. Raises ``HostError`` for the first that differs."""
     from hashlib import file_digest
 
-    for path, digest in zip((image.kernel, image.initrd), image.digests):
+    for path, digest in zip((image.kernel, image.initrd), image.digests, strict=True):
         with open(path, "rb") as file:
             found = file_digest(file, "sha256").hexdigest()
         if found != digest:
@@ -102,7 +102,9 @@ def _read(path: str) -> dict[str, Any]:
             f'there is no guest image in "{directory}"', why=f"no {MANIFEST}", hint=_BUILD
         ) from None
     except OSError as error:
-        raise HostError(f'guest image "{directory}"', why=error.strerror, hint=_BUILD) from None
+        raise HostError(
+            f'guest image "{directory}"', why=error.strerror or "", hint=_BUILD
+        ) from None
     try:
         value = loads(os.read(fd, _LIMIT))
     except ValueError as error:
