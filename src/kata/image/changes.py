@@ -12,6 +12,7 @@ import os
 
 from kata.errors import HostError, NotFound, WrongState
 from kata.image import scratch
+from kata.image.store import complete
 from kata.wire import quickjson
 from kata.wire.record import fields, record
 
@@ -85,6 +86,24 @@ def tag(store: Store, image_id: str, name: str) -> None:
         raise cannot_write(store.data_root, error) from None
 
 
+def remember(store: Store, key: str, image_id: str) -> None:
+    """Note that an archive (by a key of its identity) holds an image, to spare its next reading."""
+    path = f"{store.archives}/{key}"
+    with contextlib.suppress(OSError):  # it only saves time
+        os.makedirs(store.archives, 0o700, exist_ok=True)
+        _unlink(path)
+        os.symlink(image_id, path)
+
+
+def seen(store: Store, key: str) -> Image | None:
+    """The image of an archive that was read before, if all of it is still there."""
+    try:
+        image = store.load(os.readlink(f"{store.archives}/{key}"))
+    except OSError:
+        return None
+    return image if image is not None and complete(image) else None
+
+
 def remove(store: Store, text: str) -> Removed:
     """Remove a name; with its last name, or by id, the image and the layers only it had."""
     name, image_id = store.resolve(text)
@@ -122,6 +141,9 @@ def prune(store: Store, *, everything: bool, used: Collection[str]) -> Removed:
             _unlink(f"{store.images}/{image_id}.json")
         for stray in set(os.listdir(store.images)) - {f"{i}.json" for i in store.ids()}:
             _unlink(f"{store.images}/{stray}")
+        for key in os.listdir(store.archives) if os.path.isdir(store.archives) else ():
+            if seen(store, key) is None:
+                _unlink(f"{store.archives}/{key}")
         layers, size = _sweep_layers(store)
         leftovers = tuple(scratch.collect(store.scratch))
     return Removed(names, tuple(doomed), layers, leftovers, size)

@@ -111,7 +111,7 @@ def _regular(path: str) -> Iterator[IO[bytes]]:
 def digest_of(file: IO[bytes]) -> str:
     """The SHA-256 of the rest of a file, hexadecimal."""
     if os.fstat(file.fileno()).st_size < 1 << 20:
-        return sha256(_all(file)).hexdigest()
+        return str(sha256(_all(file)).hexdigest())
     import hashlib  # 7 times as fast as the built-in, once it is loaded
 
     total = hashlib.sha256()

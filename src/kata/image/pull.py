@@ -7,12 +7,14 @@ failure or a crash leaves at most whole layers, which the next attempt uses.
 from __future__ import annotations
 
 import functools
+import os
 import time
+from _sha256 import sha256
 
 from kata.errors import ImageError
 from kata.image import changes, configuration, merged, transport
 from kata.image.progress import Progress
-from kata.image.reference import normalize, parse
+from kata.image.reference import ARCHIVES, normalize, parse
 from kata.image.store import Image, complete
 from kata.image.tarstream import Limits
 from kata.wire.record import record, replace
@@ -21,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.image.configuration import Configuration, Manifest
     from kata.image.oci_layout import Layout
+    from kata.image.reference import Reference
     from kata.image.store import Store
 
 _LARGEST_TEXT = 1 << 20  # of /etc/passwd and /etc/group
@@ -46,11 +49,32 @@ def fetch(reference: str, store: Store, options: Options = Options()) -> Image: 
     where = parse(reference)
     name = normalize(options.name) if options.name else where.name
     name = "" if "@" in name else name
+    seen = archive_key(where)
     with changes.adding(store):
+        image = changes.seen(store, seen) if seen else None
+        if image is not None:
+            if name:
+                changes.tag(store, image.id, name)
+            return replace(image, name=name)
         with transport.opened(where, store.scratch, options.progress) as (layout, manifest):
             image = _store(layout, manifest, store, options)
         changes.add(store, image, name)
+        if seen:
+            changes.remember(store, seen, image.id)
     return replace(image, name=name)
+
+
+def archive_key(where: Reference) -> str:
+    """What tells an archive from any other, and from itself after a change; "" if it is none."""
+    if where.transport not in ARCHIVES:
+        return ""
+    path = where.rest if os.path.exists(where.rest) else where.rest.partition(":")[0]
+    try:
+        info = os.stat(path)
+    except OSError:
+        return ""
+    facts = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return str(sha256(f"{where} {os.path.realpath(path)} {facts}".encode()).hexdigest())
 
 
 def _store(layout: Layout, manifest: Manifest, store: Store, options: Options) -> Image:

@@ -66,6 +66,7 @@ class Store:
         self.data_root = data_root
         self.images = f"{data_root}/images/sha256"
         self.names = f"{data_root}/images/names"
+        self.archives = f"{data_root}/images/archives"
         self.layers = f"{data_root}/layers/sha256"
         self.scratch = f"{data_root}/tmp"
 
