@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kata.cli import complete, numbers, output, text
+from kata.cli import check, complete, numbers, output, text
 from kata.cli.parse import UsageError
+from kata.runtime.check import Check
 
 S = 1_000_000_000
 
@@ -153,3 +154,19 @@ def test_completion_prints_for_the_shell(capsys):
     assert capsys.readouterr().out == "words\nalways\n"
     assert main(["__complete", "zsh", "--", "image", "pu"]) == 0
     assert capsys.readouterr().out == "words\npull:Fetch images from a registry\n"
+
+
+def test_checks_are_told_with_what_mends_them():
+    """A check that failed shows why, and the command."""
+    bad = Check("qemu", ok=False, found="7.0", why="older than 7.2", mend="apt-get install q")
+    good = Check("root", ok=True, found="running as root")
+    lesser = Check("tun", ok=False, why="missing", required=False)
+    assert check.lines(good, 6) == ["ok       root    running as root"]
+    assert check.lines(bad, 6) == [
+        "MISSING  qemu    7.0",
+        "                 older than 7.2",
+        "                 mend it: apt-get install q",
+    ]
+    assert check.summary([good]) == "containers can run on this host"
+    assert check.summary([good, lesser]).endswith("with less than all: tun")
+    assert check.summary([bad, lesser]) == "no container can run on this host: qemu"
