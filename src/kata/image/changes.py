@@ -12,7 +12,6 @@ import os
 
 from kata.errors import HostError, NotFound, WrongState
 from kata.image import scratch
-from kata.image.store import complete
 from kata.wire import quickjson
 from kata.wire.record import fields, record
 
@@ -101,7 +100,7 @@ def seen(store: Store, key: str) -> Image | None:
         image = store.load(os.readlink(f"{store.archives}/{key}"))
     except OSError:
         return None
-    return image if image is not None and complete(image) else None
+    return image if image is not None and image.complete() else None
 
 
 def remove(store: Store, text: str) -> Removed:

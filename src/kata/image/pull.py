@@ -15,7 +15,7 @@ from kata.errors import ImageError
 from kata.image import changes, configuration, merged, transport
 from kata.image.progress import Progress
 from kata.image.reference import ARCHIVES, normalize, parse
-from kata.image.store import Image, complete
+from kata.image.store import Image
 from kata.image.tarstream import Limits
 from kata.wire.record import record, replace
 
@@ -81,7 +81,7 @@ def _store(layout: Layout, manifest: Manifest, store: Store, options: Options) -
     """The image with all its layers in place; nothing is named yet."""
     image_id = manifest.config.digest
     known = store.load(image_id)
-    if known is not None and complete(known):
+    if known is not None and known.complete():
         return replace(known, digests=_with(known.digests, manifest.digest))
     config = configuration.configuration(layout.document(manifest.config))
     if len(config.diff_ids) != len(manifest.layers):

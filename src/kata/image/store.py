@@ -58,6 +58,14 @@ class Image:
         """Bytes its layers take on disk."""
         return sum(self.sizes)
 
+    def complete(self) -> bool:
+        """Whether every layer is there and as long as it was when it was verified."""
+        pairs = zip(self.layers, self.sizes, strict=True)
+        try:
+            return all(os.stat(path).st_size == size for path, size in pairs)
+        except (OSError, ValueError):
+            return False
+
 
 class Store:
     """The images under one data root; nothing is made before something is stored."""
@@ -77,7 +85,7 @@ class Store:
         """
         name, target = self.resolve(text)
         image = self.load(target)
-        if image is None or not complete(image):
+        if image is None or not image.complete():
             hint = f"kata image pull {text}" if name else "kata image ls lists what there is"
             raise NotFound(f'no such image: "{text}"', why="its files are damaged", hint=hint)
         return replace(image, name=name)
@@ -166,16 +174,8 @@ class Store:
     def prune(self, *, everything: bool = False, used: Collection[str] = ()) -> Removed:
         """Remove images without a name, layers without an image, and what crashes left.
 
-        With ``everything`` also images that are not ``used`` (names, or ids).
+        With ``everything`` also images that are not ``used`` (whole names, or ids).
         """
         from kata.image import changes
 
         return changes.prune(self, everything=everything, used=used)
-
-
-def complete(image: Image) -> bool:
-    """Whether every layer is there and as long as it was when it was verified."""
-    try:
-        return all(os.stat(p).st_size == s for p, s in zip(image.layers, image.sizes, strict=True))
-    except (OSError, ValueError):
-        return False
