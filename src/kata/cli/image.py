@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from kata.cli.context import configuration, for_each, open_store
 from kata.cli.output import print_json, show_list
 from kata.cli.text import age, moment, shorten, size
-from kata.errors import KataError, NotFound
-from kata.image.reference import familiar, has_transport
+from kata.errors import KataError
+from kata.image.reference import familiar
 from kata.image.store import Image, Store
 
 TYPE_CHECKING = False
@@ -127,8 +126,13 @@ def _pull(options: Options, store: Store) -> int:
 
 
 def _import(options: Options, store: Store) -> int:
-    source = _located(options.source)
-    _report(fetch(source, store, name=options.name or "", quiet=options.quiet), options)
+    from kata.cli.extras import available
+    from kata.image import importing, progress, pull
+
+    available()
+    shown = progress.for_people(quiet=options.quiet)
+    wanted = pull.Options(name=options.name or "", progress=shown)
+    _report(importing.import_source(options.source, store, wanted), options)
     return 0
 
 
@@ -137,31 +141,6 @@ def _report(image: Image, options: Options) -> None:
         print(image.id)
     else:
         print(familiar(image.name) if image.name else image.id)
-
-
-def _located(source: str) -> str:
-    """A source with its transport: a directory or file tells by its content what it is."""
-    if has_transport(source):
-        return source
-    if not os.path.exists(source):
-        raise NotFound(
-            f'cannot import "{source}"',
-            why="there is no such file or directory",
-            hint="kata image pull fetches from a registry",
-        )
-    if os.path.isdir(source):
-        return f"oci:{source}"
-    return f"{'oci' if _holds_layout(source) else 'docker'}-archive:{source}"
-
-
-def _holds_layout(path: str) -> bool:
-    import tarfile
-
-    try:
-        with tarfile.open(path) as archive:
-            return any(os.path.normpath(entry.name) == "oci-layout" for entry in archive)
-    except (OSError, tarfile.TarError):
-        return False  # whoever opens it next says what is wrong with it
 
 
 def _remove(options: Options, store: Store) -> int:
