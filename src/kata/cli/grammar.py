@@ -195,10 +195,12 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                    (("references", "some", "REF"),),
                    (("quiet", "q", "", "flag", "print only the image's id"),)),
     "image import": ("image", "Store an image from a directory or an archive",
-                     "kata image import oci-archive:app.tar app:1.0",
+                     "kata image import app.tar app:1.0",
                      (("source", "one", "SOURCE", "file"), ("name", "optional", "NAME")),
                      (("quiet", "q", "", "flag", "print only the image's id"),),
-                     {"note": "SOURCE: oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE."}),
+                     {"note": "SOURCE: an OCI layout or archive, what docker save wrote, or the tree\n"
+                      "or tar archive of a root file system; oci:DIR[:TAG], oci-archive:FILE,\n"
+                      "docker-archive:FILE say which."}),
     "image rm": ("image", "Remove images from the local store",
                  "kata image rm alpine:3.20",
                  (("images", "some", "IMAGE", "image"),), ()),

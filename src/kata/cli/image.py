@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.cli.parse import Options
+    from kata.image import pull
     from kata.image.changes import Removed
 
 HEADERS = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
@@ -32,12 +33,17 @@ def run(options: Options) -> int:
 
 def fetch(reference: str, store: Store, *, name: str = "", quiet: bool = False) -> Image:
     """Bring an image into the store, showing how far that is; see ``kata.image.pull.fetch``."""
+    from kata.image import pull
+
+    return pull.fetch(reference, store, _how(name, quiet=quiet))
+
+
+def _how(name: str, *, quiet: bool) -> pull.Options:
     from kata.cli.extras import available
     from kata.image import progress, pull
 
     available()
-    shown = progress.for_people(quiet=quiet)
-    return pull.fetch(reference, store, pull.Options(name=name, progress=shown))
+    return pull.Options(name=name, progress=progress.for_people(quiet=quiet))
 
 
 def names(options: Options) -> list[str]:
@@ -126,13 +132,10 @@ def _pull(options: Options, store: Store) -> int:
 
 
 def _import(options: Options, store: Store) -> int:
-    from kata.cli.extras import available
-    from kata.image import importing, progress, pull
+    from kata.image.importing import import_source
 
-    available()
-    shown = progress.for_people(quiet=options.quiet)
-    wanted = pull.Options(name=options.name or "", progress=shown)
-    _report(importing.import_source(options.source, store, wanted), options)
+    how = _how(options.name or "", quiet=options.quiet)
+    _report(import_source(options.source, store, how), options)
     return 0
 
 
@@ -145,14 +148,14 @@ def _report(image: Image, options: Options) -> None:
 
 def _remove(options: Options, store: Store) -> int:
     def act(name: str) -> None:
-        _tell(store.remove(name))
+        _tell(changes.remove(store, name))
 
     return for_each(options.images, options, act)
 
 
 def _prune(options: Options, store: Store) -> int:
     used = _used(options, store) if options.all else set()
-    removed = store.prune(everything=options.all, used=used)
+    removed = changes.prune(store, everything=options.all, used=used)
     if options.format == "json":
         print_json(
             {
