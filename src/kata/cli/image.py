@@ -8,6 +8,7 @@ from kata.cli.context import configuration, for_each, open_store
 from kata.cli.output import print_json, show_list
 from kata.cli.text import age, moment, shorten, size
 from kata.errors import KataError
+from kata.image import changes
 from kata.image.reference import familiar
 from kata.image.store import Image, Store
 
