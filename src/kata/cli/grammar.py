@@ -198,9 +198,9 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                      "kata image import app.tar app:1.0",
                      (("source", "one", "SOURCE", "file"), ("name", "optional", "NAME")),
                      (("quiet", "q", "", "flag", "print only the image's id"),),
-                     {"note": "SOURCE: an OCI layout or archive, what docker save wrote, or the root\n"
-                              "file system itself as a directory or tar archive; oci:DIR[:TAG],\n"
-                              "oci-archive:FILE and docker-archive:FILE say which."}),
+                     {"note": "SOURCE: an OCI layout or archive, what docker save wrote, or the\n"
+                              "root file system itself as a directory or tar archive;\n"
+                              "oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE say which."}),
     "image rm": ("image", "Remove images from the local store",
                  "kata image rm alpine:3.20",
                  (("images", "some", "IMAGE", "image"),), ()),
