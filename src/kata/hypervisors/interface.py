@@ -77,7 +77,7 @@ class Bindings:
 
 @record
 class Options:
-    """How the VMM process is run: its program, its user, its own system call filter.
+    """How the VMM process is run: its program, its user, its own system call filter, its group.
 
     ``scratch``: a directory where a copy of the memory may be put if this kernel cannot hand QEMU
     a descriptor for it (no seccomp notifications).
@@ -87,3 +87,5 @@ class Options:
     uid: int
     sandbox: bool = True
     scratch: str = ""
+    cgroup: int = -1
+    cgroup_tasks: tuple[str, ...] = ()

@@ -108,9 +108,9 @@ def _holders(path: str) -> list[int]:
 
 
 def _remove_cgroups(state: ContainerState) -> None:
-    from kata.resources.apply import remove_sandbox
+    from kata.resources.group import existing
 
-    remove_sandbox(state.id)
+    existing(state.id).remove()
 
 
 def collect(store: Store) -> list[str]:

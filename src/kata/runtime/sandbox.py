@@ -13,6 +13,8 @@ from kata.errors import AgentError, HostError, HypervisorError, KataError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.oci.defaults import container_spec
+from kata.resources.group import create
+from kata.resources.plan import for_machine
 from kata.runtime.rpc import Client
 from kata.runtime.seccomp import container_filter
 from kata.runtime.uids import UserId
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
+    from kata.resources.group import Group
     from kata.runtime import control_api
     from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
@@ -67,6 +70,7 @@ class Sandbox:
         self._client: Client | None = None
         self._share: RunningShare | None = None
         self._uid: UserId | None = None
+        self._group: Group | None = None
         self._opened: list[int] = []
         self._guest = ConfigureResponse()
         self._spec: dict[str, Any] = {}
@@ -83,6 +87,7 @@ class Sandbox:
         request, runtime = self._request, self._config.runtime
         settings = self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
+        self._group = create(request.id, for_machine(self._launch.machine.memory_mib))
         self._plan = self._plan_storage()
         if self._plan.shares:
             self._start_share()
@@ -99,6 +104,8 @@ class Sandbox:
             uid=self._uid.uid,
             sandbox=settings.seccomp_sandbox,
             scratch=f"{runtime.state_root}/{request.id}",
+            cgroup=self._group.entry().cgroup,
+            cgroup_tasks=self._group.entry().cgroup_tasks,
         )
         self._vm = driver.start(machine, bindings, options)
         self._frozen = frozen
@@ -156,6 +163,7 @@ class Sandbox:
         daemon = share.Daemon(
             virtiofsd.find(settings.daemon), settings.cache, settings.extra_args,
             f"{self._config.runtime.state_root}/cache/virtiofsd",
+            self._group.entry().cgroup, self._group.entry().cgroup_tasks,
         )  # fmt: skip
         sources = {s.name: self._sources[s.source].fd for s in self._plan.shares}
         directory = f"{self._config.runtime.state_root}/{self._request.id}"
@@ -347,3 +355,5 @@ class Sandbox:
         self._close_descriptors()
         if self._uid is not None:
             self._uid.release()
+        if self._group is not None:
+            self._group.remove()

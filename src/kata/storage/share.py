@@ -43,12 +43,17 @@ _CAP_SYS_RESOURCE = 1 << 24
 
 @record
 class Daemon:
-    """The program and how it serves; ``memory`` is where ``virtiofsd.kind_of`` keeps its answer."""
+    """The program and how it serves; ``memory`` is where ``virtiofsd.kind_of`` keeps its answer.
+
+    ``cgroup``, ``cgroup_tasks``: the control group it is born in (``confine.Confinement``).
+    """
 
     program: str
     cache: str = "auto"
     extra: tuple[str, ...] = ()
     memory: str = ""
+    cgroup: int = -1
+    cgroup_tasks: tuple[str, ...] = ()
 
 
 class RunningShare:
@@ -154,12 +159,13 @@ def _tree(share: Share, source: int) -> confine.Tree:
 
 
 def _confinement(
-    program: str, trees: tuple[confine.Tree, ...]
+    daemon: Daemon, trees: tuple[confine.Tree, ...]
 ) -> tuple[confine.Confinement, tuple[str, ...]]:
     """What the daemon may have, and what is in its root only until it runs."""
-    binds, links = confine.program_root(program)
+    binds, links = confine.program_root(daemon.program)
     confinement = confine.Confinement(
         uid=0, gid=0, binds=binds, links=links, trees=trees, proc=_PROC,
+        cgroup=daemon.cgroup, cgroup_tasks=daemon.cgroup_tasks,
         capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT, uid_change=True,
         rlimits=((_RLIMIT_NOFILE, _open_files()), (_RLIMIT_CORE, 0)),
     )  # fmt: skip

@@ -96,6 +96,7 @@ class _Root:
             uid=options.uid, gid=options.uid, binds=binds, links=links, devices=devices,
             rlimits=((_RLIMIT_CORE, 0), (_RLIMIT_NOFILE, _MOST_FILES)),
             intercept_open=wiring.memory_file, hostname="kata",
+            cgroup=options.cgroup, cgroup_tasks=options.cgroup_tasks,
         )  # fmt: skip
 
 
