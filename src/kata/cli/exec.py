@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from kata.cli.attach import Attachment, StandardStreams
-from kata.cli.run_request import terminal_size
+from kata.cli.run_request import read_file, terminal_size
 from kata.config.load import load
 from kata.errors import InvalidInput, KataError, WrongState
 from kata.oci import options as values
@@ -52,8 +52,7 @@ def run(options: Options) -> int:
 def _request(options: Options) -> ExecRequest:
     environment: list[str] = []
     for path in options.env_file:
-        with open(path, "rb") as file:
-            environment += values.env_file(file.read(1 << 20), path, os.environ)
+        environment += values.env_file(read_file(path), path, os.environ)
     environment += values.environment(tuple(options.env), os.environ)
     rows, columns = terminal_size() if options.tty else (0, 0)
     return ExecRequest(

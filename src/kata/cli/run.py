@@ -69,6 +69,14 @@ def _check(options: Options) -> None:
         )
     if options.format and not options.timing:
         raise InvalidInput("--format says how the timing is printed", hint="add --timing")
+    if options.name:
+        check_name(options.name)
+    if options.stop_signal:
+        _stop_signal(options)
+    if options.stop_timeout:
+        from kata.cli.numbers import seconds
+
+        seconds(options.stop_timeout, "--stop-timeout")
 
 
 def _say(text: str) -> None:

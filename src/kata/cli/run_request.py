@@ -1,4 +1,4 @@
-"""From the options of ``kata run`` to what the supervisor is asked: reads the image, runs nothing."""
+"""From the options of ``kata run`` to what the supervisor is asked; nothing is run here."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _rootfs(path: str) -> Source:
 
 
 def _text_in(root: str, path: str) -> str:
-    """A file of a root file system that is not trusted: no link leads out of it, no device opens."""
+    """A file of a root file system that is not trusted: no link leads out, no device opens."""
     from stat import S_ISREG
 
     from kata.linux.syscalls import RESOLVE_IN_ROOT, openat2
@@ -151,8 +151,8 @@ def _image(options: Options, config: Config) -> Source:
 
         image = fetch(options.image, store)
     return Source(
-        name=image.name or options.image, layers=image.layers, passwd=image.passwd, group=image.group,
-        entrypoint=image.entrypoint, command=image.cmd, environment=image.env, user=image.user,
+        name=image.name or options.image, layers=image.layers,
+        passwd=image.passwd, group=image.group, entrypoint=image.entrypoint, command=image.cmd, environment=image.env, user=image.user,
         cwd=image.working_dir or "/", volumes=image.volumes, stop_signal=image.stop_signal,
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def _process(
 ) -> ProcessRequest:
     environment: list[str] = []
     for path in options.env_file:
-        environment += values.env_file(_read(path), path, os.environ)
+        environment += values.env_file(read_file(path), path, os.environ)
     environment += values.environment(tuple(options.env), os.environ)
     wanted = options.user if options.user is not None else source.user
     return ProcessRequest(
@@ -242,7 +242,8 @@ def _files(options: Options, hostname: str) -> tuple[tuple[str, bytes], ...]:
     )
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """A small file that an option names; raises ``InvalidInput``."""
     try:
         with open(path, "rb") as file:
             return file.read(1 << 20)
