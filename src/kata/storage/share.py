@@ -133,7 +133,7 @@ def start(
         for share in shares:
             trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
         ends = connected(directory)
-        confinement, needed = _confinement(program, tuple(trees))
+        confinement, needed = _confinement(daemon, tuple(trees))
         serving = virtiofsd.Serving(_DIRECTORY, _SOCKET_FD, daemon.cache, extra=daemon.extra)
         arguments = virtiofsd.virtiofsd_arguments(kind, program, serving)
         fds = {_SOCKET_FD: ends[0], 1: writer, 2: writer}
