@@ -1,55 +1,18 @@
 """The BPF programs: run in a small interpreter, against what the rules say."""
 
 import errno
-import os
-from struct import iter_unpack, pack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import kata.oci
 from kata.errors import InvalidInput, Unsupported
 from kata.linux.libseccomp import compiled, enosys_stub, version
-from kata.oci.defaults import DEFAULT_CAPABILITIES
-from kata.oci.seccomp_profile import parse, resolved
+from support.bpf import I386, default, run
 
-X86_64, I386, X32 = 0xC000003E, 0x40000003, 1 << 30
+X32 = 1 << 30
 ALLOW, ERRNO, KILL_THREAD = 0x7FFF0000, 0x50000, 0
 READ, WRITE, CLONE, UNSHARE, CLONE3, SOCKET = 0, 1, 56, 272, 435, 41
-
-
-def run(program, number, *arguments, arch=X86_64):
-    """What a seccomp program answers to a system call (classic BPF, as the kernel runs it)."""
-    padded = [a & (1 << 64) - 1 for a in (*arguments, *[0] * 6)][:6]
-    data = pack("=IIQ6Q", number, arch, 0, *padded)
-    code = list(iter_unpack("=HBBI", program))
-    accumulator, at = 0, 0
-    while True:
-        operation, yes, no, constant = code[at]
-        at += 1
-        if operation == 0x20:
-            accumulator = int.from_bytes(data[constant : constant + 4], "little")
-        elif operation == 0x06:
-            return constant
-        elif operation == 0x05:
-            at += constant
-        elif operation == 0x54:
-            accumulator &= constant
-        else:
-            compare = {
-                0x15: accumulator == constant,
-                0x25: accumulator > constant,
-                0x35: accumulator >= constant,
-                0x45: bool(accumulator & constant),
-            }
-            at += yes if compare[operation] else no
-
-
-def default(capabilities=DEFAULT_CAPABILITIES):
-    path = os.path.join(os.path.dirname(kata.oci.__file__), "seccomp_default.json")
-    with open(path) as file:
-        return resolved(parse(file.read(), path), capabilities, kernel=(6, 1))
 
 
 DEFAULT = compiled(default())[0]

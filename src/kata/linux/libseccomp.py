@@ -2,7 +2,8 @@
 
 The one rule: the program is the one runc would load: the same rules, attributes and defaults, and
 in front of it the same answer ``ENOSYS`` for system calls newer than any the profile knows
-(otherwise new C libraries would read ``EPERM`` and not fall back to older calls).
+(otherwise new C libraries would read ``EPERM`` and not fall back to older calls). Only then is it
+made smaller, with the same answers.
 Source: runc's ``libcontainer/seccomp`` and ``patchbpf``; seccomp.h.
 """
 
@@ -13,6 +14,7 @@ import os
 from _struct import Struct
 
 from kata.errors import HostError, InvalidInput, Unsupported
+from kata.linux.bpf_shrink import shrunk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def compiled(seccomp: dict[str, Any]) -> tuple[bytes, int]:
         program = _exported(library, handle)
     finally:
         library.seccomp_release(handle)
-    program = _stub(library, seccomp, architectures) + program
+    program = shrunk(_stub(library, seccomp, architectures) + program)
     if len(program) // _INSTRUCTION.size > _MAX_INSTRUCTIONS:
         raise InvalidInput(
             "seccomp filter",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HEADER = Struct("<8sIII")  # magic, flags of seccomp(2), length and checksum of the program
-_MAGIC = b"KATABPF1"
+_MAGIC = b"KATABPF2"
 _KEEP = 64  # filters kept; what is older goes when a new one is made
 _PROFILE_LIMIT = 1 << 20
 _ARCHITECTURE = "amd64"
