@@ -17,7 +17,7 @@ from kata.errors import HostError
 from kata.linux import confine
 from kata.linux import syscalls as sys
 from kata.storage import virtiofsd
-from kata.wire.record import record
+from kata.wire.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def start(
         for share in shares:
             trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
         ends = connected(directory)
-        confinement, needed = _confinement(daemon, tuple(trees))
+        confinement, needed = _confinement(replace(daemon, program=program), tuple(trees))
         serving = virtiofsd.Serving(_DIRECTORY, _SOCKET_FD, daemon.cache, extra=daemon.extra)
         arguments = virtiofsd.virtiofsd_arguments(kind, program, serving)
         fds = {_SOCKET_FD: ends[0], 1: writer, 2: writer}
