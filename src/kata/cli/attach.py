@@ -31,7 +31,7 @@ _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
 class StandardStreams:
-    """Which descriptors the supervisor gets for stdin, stdout and stderr, and the relay of stdin."""
+    """Which descriptors the supervisor gets for the standard streams, and the relay of stdin."""
 
     def __init__(self, *, interactive: bool, terminal: bool) -> None:
         self._opened: list[int] = []

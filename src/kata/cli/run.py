@@ -71,8 +71,6 @@ def _check(options: Options) -> None:
         raise InvalidInput("--format says how the timing is printed", hint="add --timing")
     if options.name:
         check_name(options.name)
-    if options.stop_signal:
-        _stop_signal(options)
     if options.stop_timeout:
         from kata.cli.numbers import seconds
 

@@ -152,7 +152,8 @@ def _image(options: Options, config: Config) -> Source:
         image = fetch(options.image, store)
     return Source(
         name=image.name or options.image, layers=image.layers,
-        passwd=image.passwd, group=image.group, entrypoint=image.entrypoint, command=image.cmd, environment=image.env, user=image.user,
+        passwd=image.passwd, group=image.group, entrypoint=image.entrypoint, command=image.cmd,
+        environment=image.env, user=image.user,
         cwd=image.working_dir or "/", volumes=image.volumes, stop_signal=image.stop_signal,
     )  # fmt: skip
 
