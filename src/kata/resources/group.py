@@ -62,6 +62,10 @@ class Group:
                 if pid not in inside:
                     self._try(f"{path}/cgroup.procs", str(pid))
 
+    def populated(self) -> bool:
+        """Whether a process is in it."""
+        return any(cgroups.members(path) for path in self.paths)
+
     def kill(self) -> None:
         """Kill whatever is in it."""
         for path in self.paths[:1]:

@@ -10,6 +10,7 @@ from kata.errors import KataError, NotFound, WrongState
 from kata.runtime.control import connect
 from kata.runtime.control_api import StopRequest
 from kata.runtime.store import STOPPED
+from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,11 +129,41 @@ def collect(store: Store) -> list[str]:
             _forget_nameless(store, container_id)
             removed.append(f"container {container_id[:12]} (no state)")
             continue
-        if state.auto_remove or not state.finished_ns:
+        if state.auto_remove or not state.started_ns:
             store.forget(state)
-            _remove_cgroups(state)
             removed.append(f"container {state.name}")
-    removed += _dangling_names(store)
+        elif not state.finished_ns:
+            store.save(replace(state, finished_ns=time.time_ns()))
+    return removed + _dangling_names(store) + _orphaned_groups(store) + _free_uids(store)
+
+
+def _orphaned_groups(store: Store) -> list[str]:
+    """Control groups of sandboxes that are gone; those of other state roots may be alive."""
+    from kata.resources.group import existing, names
+
+    removed = []
+    for name in names():
+        group = existing(name)
+        if name not in store.ids() and not group.populated():
+            group.remove()
+            removed.append(f"control group {name[:12]}")
+    return removed
+
+
+def _free_uids(store: Store) -> list[str]:
+    """Lock files of user ids whose owner was killed."""
+    import fcntl
+
+    directory = f"{store.root}/uids"
+    removed = []
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        with open(f"{directory}/{name}", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            os.unlink(f"{directory}/{name}")
+        removed.append(f"user id lock {name}")
     return removed
 
 
