@@ -13,6 +13,7 @@ from kata.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
 _PROGRAM = "mkfs.erofs"
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
+_LONG_NAMES = "erofs-utils 1.5 cannot store file names of 255 bytes; newer ones can"
 _FULL = ("no space left", "(-28)", "error -28", "enospc")
 
 
@@ -42,7 +43,10 @@ def build(tree: str, target: str, *, newest: int) -> int:
         why = message.rpartition("\n")[2] or f"it ended with code {done.returncode}"
         if _is_full(message, target):
             raise no_space(os.path.dirname(target))
-        raise ImageError(f'"{_PROGRAM}" failed', why=why[:500])
+        raise ImageError(
+            f'"{_PROGRAM}" failed', why=why[:500],
+            hint=_LONG_NAMES if "[error 2]" in message.lower() else "",
+        )  # fmt: skip
     return settle(target)
 
 

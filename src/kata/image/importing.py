@@ -15,6 +15,7 @@ from kata.image import changes, compression, configuration, erofs, scratch, unpa
 from kata.image.oci_layout import digest_of
 from kata.image.pull import Options, fetch, finished
 from kata.image.reference import has_transport, normalize
+from kata.image.unpack import Built, Work
 from kata.wire import quickjson
 from kata.wire.record import replace
 
@@ -111,28 +112,29 @@ def _root(source: str, store: Store, options: Options) -> Image:
     with changes.adding(store):
         try:
             with scratch.directory(store.scratch) as directory:
-                diff_id, size = _layer(source, directory, options)
-                with scratch.lock(f"{store.scratch}/layer-{diff_id}.lock"):
-                    layer = unpack.present(store, diff_id)
-                    layer = layer or unpack.install(store, directory, diff_id, size)
+                built = _layer(source, directory, options)
+                with scratch.lock(f"{store.scratch}/layer-{built.diff_id}.lock"):
+                    layer = unpack.present(store, built.key)
+                    layer = layer or unpack.install(store, directory, built)
         except OSError as error:
             raise unpack.failed(store, error) from None
-        data = _configuration(diff_id)
+        data = _configuration(built.diff_id)
         with_layer = configuration.configuration(data)
         image = finished(_sha256(data), with_layer, [(layer.path, layer.size)], ())
         changes.add(store, image, name)
     return replace(image, name=name)
 
 
-def _layer(source: str, directory: str, options: Options) -> tuple[str, int]:
+def _layer(source: str, directory: str, options: Options) -> Built:
     if os.path.isdir(source):
         newest = _survey(source)
         with options.progress.task(f"packing {source}", 0):
             size = erofs.build(source, f"{directory}/layer.erofs", newest=newest)
         with open(f"{directory}/layer.erofs", "rb") as file:
-            return digest_of(file), size
+            digest = digest_of(file)
+        return Built(digest, digest, size)
     with open(source, "rb", buffering=0) as file:
-        return unpack.build(file, directory, source, options.limits, options.progress)
+        return unpack.build(file, directory, Work(source, options.limits, options.progress))
 
 
 def _survey(root: str) -> int:

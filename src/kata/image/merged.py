@@ -58,6 +58,15 @@ class Merged:
                 stack = [*stack, found]
         return stack[-1]
 
+    def directory(self, path: str) -> Inode | None:
+        """The directory at a path, no link followed; None if there is none."""
+        found = self._root
+        for part in path.split("/"):
+            if not found or not stat.S_ISDIR(found[0][1].mode):
+                return None
+            found = _step(found, part)
+        return found[0][1] if found and stat.S_ISDIR(found[0][1].mode) else None
+
     def text(self, path: str, most: int) -> str:
         """The content of a regular file as text; "" if there is none, or above ``most`` bytes."""
         found = self.find(path)

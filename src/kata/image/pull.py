@@ -98,14 +98,13 @@ def _layers(
 ) -> list[tuple[str, int]]:
     from kata.image import unpack
 
-    layers = []
+    layers: list[tuple[str, int]] = []
     pairs = list(zip(config.diff_ids, manifest.layers, strict=True))
     for number, (diff_id, blob) in enumerate(pairs, 1):
+        below = tuple(path for path, _ in layers)
         text = f"layer {number} of {len(pairs)}"
-        layer = unpack.ensure(
-            store, diff_id, functools.partial(layout.blob, blob),
-            text=text, limits=options.limits, progress=options.progress,
-        )  # fmt: skip
+        work = unpack.Work(text, options.limits, options.progress, below)
+        layer = unpack.ensure(store, diff_id, functools.partial(layout.blob, blob), work)
         layers.append((layer.path, layer.size))
     return layers
 

@@ -202,6 +202,8 @@ def _check_sparse(member: tarfile.TarInfo) -> None:
     """The map of a sparse file must be in order and inside the file."""
     at = 0
     for offset, length in getattr(member, "sparse", None) or ():
+        if length == 0 and offset >= 0:
+            continue  # GNU tar ends its map with such
         if offset < at or length < 0 or offset + length > member.size:
             raise ImageError(f'cannot unpack "{member.name}"', why="its map of holes is wrong")
         at = offset + length

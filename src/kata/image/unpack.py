@@ -12,8 +12,9 @@ import hashlib
 import os
 
 from kata.errors import ImageError
-from kata.image import compression, erofs, layer, scratch, tarstream
+from kata.image import compression, erofs, layer, merged, scratch, tarstream
 from kata.image.changes import cannot_write
+from kata.image.tree import Tree
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -39,14 +40,36 @@ class Layer:
     size: int
 
 
-def path_of(store: Store, diff_id: str) -> str:
-    """Where the layer of a diff id (hexadecimal) is kept."""
-    return f"{store.layers}/{diff_id}.erofs"
+@record
+class Built:
+    """A layer that was built: ``key`` is what its file is named by, of ``size`` bytes.
+
+    The key is the diff id (hexadecimal), and more where the file depends on the layers below.
+    """
+
+    diff_id: str
+    key: str
+    size: int
 
 
-def present(store: Store, diff_id: str) -> Layer | None:
+@record
+class Work:
+    """How to unpack: ``below`` are the files of the layers below, the lowest first."""
+
+    text: str
+    limits: Limits
+    progress: Progress
+    below: tuple[str, ...] = ()
+
+
+def path_of(store: Store, key: str) -> str:
+    """Where the layer of a key is kept."""
+    return f"{store.layers}/{key}.erofs"
+
+
+def present(store: Store, key: str) -> Layer | None:
     """The layer, if the store has it."""
-    path = path_of(store, diff_id)
+    path = path_of(store, key)
     try:
         return Layer(path, os.stat(path).st_size)
     except FileNotFoundError:
@@ -54,9 +77,8 @@ def present(store: Store, diff_id: str) -> Layer | None:
 
 
 def ensure(
-    store: Store, diff_id: str, blob: Callable[[], AbstractContextManager[IO[bytes]]], *,
-    text: str, limits: Limits, progress: Progress,
-) -> Layer:  # fmt: skip
+    store: Store, diff_id: str, blob: Callable[[], AbstractContextManager[IO[bytes]]], work: Work
+) -> Layer:
     """The layer of a diff id, made of the blob if the store lacks it; who comes second waits.
 
     Raises ``ImageError`` for a bad blob, ``HostError`` for a full or read-only disk.
@@ -70,13 +92,13 @@ def ensure(
             if known:
                 return known
             with scratch.directory(store.scratch) as directory, blob() as file:
-                found, size = build(file, directory, text, limits, progress)
-                if found != diff_id:
+                built = build(file, directory, work)
+                if built.diff_id != diff_id:
                     raise ImageError(
                         f'layer "{diff_id[:12]}" is damaged',
-                        why=f'its content has the digest "{found[:12]}"',
+                        why=f'its content has the digest "{built.diff_id[:12]}"',
                     )
-                return install(store, directory, diff_id, size)
+                return install(store, directory, built)
     except OSError as error:
         raise failed(store, error) from None
 
@@ -88,34 +110,54 @@ def failed(store: Store, error: OSError) -> Exception:
     return cannot_write(store.data_root, error)
 
 
-def build(
-    file: IO[bytes], directory: str, text: str, limits: Limits, progress: Progress
-) -> tuple[str, int]:
-    """Unpack a blob and make ``<directory>/layer.erofs``; gives the diff id and the file's size."""
+def build(file: IO[bytes], directory: str, work: Work) -> Built:
+    """Unpack a blob and make ``<directory>/layer.erofs``."""
     tree = f"{directory}/tree"
     os.mkdir(tree, 0o755)
     os.chmod(tree, 0o755)
     total = os.fstat(file.fileno()).st_size
-    with progress.task(f"unpacking {text}", total) as task, compression.opened(file) as plain:
-        stream = _Hashed(plain, file, limits, task)
-        applied = layer.apply(tarstream.entries(stream, limits), tree)
+    text = f"unpacking {work.text}"
+    with work.progress.task(text, total) as task, compression.opened(file) as plain:
+        stream = _Hashed(plain, file, work.limits, task)
+        applied = layer.apply(tarstream.entries(stream, work.limits), tree)
         stream.drain()
     for name in applied.lost_xattrs:
-        progress.note(f'this file system cannot keep the extended attribute "{name}"')
+        work.progress.note(f'this file system cannot keep the extended attribute "{name}"')
+    key = stream.digest() + (_inherit(tree, applied.implied, work.below) if applied.implied else "")
     size = erofs.build(tree, f"{directory}/layer.erofs", newest=applied.newest)
-    return stream.digest(), size
+    return Built(stream.digest(), key, size)
 
 
-def install(store: Store, directory: str, diff_id: str, size: int) -> Layer:
+def _inherit(tree: str, implied: tuple[str, ...], below: tuple[str, ...]) -> str:
+    """Give directories that the archive does not describe the mode and owner they have below.
+
+    Else a layer with nothing but ``tmp/file`` would make /tmp a directory that root alone writes.
+    What came of it is part of the layer's key, because it depends on the layers below.
+    """
+    inherited = []
+    with merged.opened(below) as lower, Tree(tree) as target:
+        for path in implied:
+            found = lower.directory(path)
+            if found is None:
+                continue
+            parts = tuple(path.split("/"))
+            parent, mode = target.parent(parts, create=False), found.mode & 0o7777
+            os.chown(parts[-1], found.uid, found.gid, dir_fd=parent, follow_symlinks=False)
+            os.chmod(parts[-1], mode, dir_fd=parent)
+            inherited.append((path, mode, found.uid, found.gid))
+    return "-" + hashlib.sha256(repr(inherited).encode()).hexdigest()[:12]
+
+
+def install(store: Store, directory: str, built: Built) -> Layer:
     """Move a built file to its place, for good."""
-    path = path_of(store, diff_id)
+    path = path_of(store, built.key)
     os.rename(f"{directory}/layer.erofs", path)
     fd = os.open(store.layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-    return Layer(path, size)
+    return Layer(path, built.size)
 
 
 class _Hashed:
