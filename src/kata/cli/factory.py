@@ -48,7 +48,7 @@ def _create(options: Options, config: Config) -> int:
     template = known.find(launch.machine)
     made = template is None
     if template is None:
-        template = known.create(launch.machine, modules=config.agent.kernel_modules, say=_say)
+        template = known.create(launch.machine, say=_say)
     facts = {
         "key": template.key,
         "directory": template.directory,

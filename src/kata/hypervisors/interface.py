@@ -64,12 +64,14 @@ class Bindings:
 
     ``memory``: a file to map as the guest's memory; -1: fresh memory. A template's file is given
     read-only and mapped privately; with ``Machine.shared_memory`` it must be writable.
+    ``memory_source``: a file that ``memory``, still empty, is filled from while the VMM starts.
     ``state``: frozen device state to restore, open for reading at its beginning; -1: cold boot.
     ``disks``: (slot, descriptor, read-only). ``share``: connected vhost-user socket of a virtio-fs
     daemon.
     """
 
     memory: int = -1
+    memory_source: int = -1
     state: int = -1
     disks: tuple[tuple[int, int, bool], ...] = ()
     share: int = -1

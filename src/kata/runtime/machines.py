@@ -69,9 +69,16 @@ def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
     """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted)."""
     settings = config.hypervisor
     program = probe.locate(settings.path)
-    choice = probe.choose(
-        machine, program, f"{config.runtime.state_root}/cache", wanted=settings.accelerator
-    )
+
+    def boot(accelerator: str) -> None:
+        from kata.runtime import freeze
+
+        words = command_line(accelerator, settings.kernel_params)
+        tried = replace(machine, accelerator=accelerator, command_line=words)
+        freeze.try_boot(tried, program, settings.uid_base, probe.PROBE_SECONDS)
+
+    cache = f"{config.runtime.state_root}/cache"
+    choice = probe.choose(machine, program, cache, wanted=settings.accelerator, boot=boot)
     machine = replace(
         machine,
         accelerator=choice.accelerator,
@@ -83,7 +90,10 @@ def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
 def templates(config: Config, program: str) -> Templates:
     """The templates of this configuration."""
     return Templates(
-        config.factory.template_path, program=program, uid=config.hypervisor.uid_base
+        config.factory.template_path,
+        program=program,
+        uid=config.hypervisor.uid_base,
+        modules=config.agent.kernel_modules,
     )
 
 
@@ -105,7 +115,5 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
     known = templates(config, launch.program)
     template = known.find(launch.machine)
     if template is None:
-        template = known.create(
-            launch.machine, modules=config.agent.kernel_modules, say=say
-        )
+        template = known.create(launch.machine, say=say)
     return replace(launch, template=template)

@@ -6,7 +6,9 @@ the VMM starts), ``connect``, ``configure``, and ``stop`` whatever happened.
 
 from __future__ import annotations
 
+import _thread
 import os
+import select
 import time
 
 from kata.errors import AgentError, HostError, HypervisorError, KataError
@@ -72,6 +74,8 @@ class Sandbox:
         self._uid: UserId | None = None
         self._group: Group | None = None
         self._opened: list[int] = []
+        self._share_failure: KataError | None = None
+        self._stopping = False
         self._guest = ConfigureResponse()
         self._spec: dict[str, Any] = {}
         self._seccomp: Seccomp | None = None
@@ -95,6 +99,7 @@ class Sandbox:
         frozen = self._open_template()
         bindings = Bindings(
             memory=frozen.memory if frozen else -1,
+            memory_source=frozen.source if frozen else -1,
             state=frozen.state if frozen else -1,
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in self._plan.layers),
             share=self._share.vmm_fd if self._share else -1,
@@ -207,10 +212,20 @@ class Sandbox:
             self._share.settle()
             self._vm.plug_share()
             self._share.close_vmm_fd()
+            _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
         self._marks.mark("ready")
         self._client = Client(self._vm.agent)
         return self._client
+
+    def _watch_share(self, share: RunningShare) -> None:
+        """A guest whose file server is gone would hang for ever: end it, and say why."""
+        poll = select.poll()
+        poll.register(share.process.pidfd, select.POLLIN)
+        poll.poll()
+        if not self._stopping:
+            self._share_failure = share.failure()
+            self.kill()
 
     def configure(self) -> Call:
         """Make the guest itself: entropy, clock, names. The first thing it is sent."""
@@ -310,6 +325,8 @@ class Sandbox:
         """The better reason for an error: why the VMM died, or what the agent crashed of."""
         if not isinstance(error, AgentError) or self._vm is None:
             return error
+        if self._share_failure is not None:
+            return self._share_failure
         reason = self._death_within(2.0)
         console = self._vm.console_tail()
         crash = console.rfind(_CRASH_MARK)
@@ -346,6 +363,7 @@ class Sandbox:
 
     def stop(self) -> None:
         """End and release everything; any number of times."""
+        self._stopping = True
         if self._vm is not None:
             self._vm.stop()
         if self._client is not None:

@@ -18,7 +18,7 @@ from kata.errors import HostError, HypervisorError
 from kata.hypervisors.qemu import arguments as words
 from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
 from kata.hypervisors.qemu.watch import Watch
-from kata.linux import confine, fds, seccomp_notify
+from kata.linux import confine, fds, seccomp_notify, sparse
 from kata.linux.confine import Bind, Confinement
 from kata.machine.capabilities import require
 
@@ -111,7 +111,7 @@ class QemuVm:
         self._agent = agent
         self._agent_taken = False
         self._root = root
-        self._memory = bindings.memory
+        self._memory, self._memory_source = bindings.memory, bindings.memory_source
         self._restore = bindings.state >= 0
         self._stopping = _thread.allocate_lock()
         self._ended = _thread.allocate_lock()
@@ -150,6 +150,8 @@ class QemuVm:
     def wait_ready(self, timeout: float) -> None:
         """See ``Vm.wait_ready``."""
         try:
+            if self._memory_source >= 0:
+                self._fill_memory()
             self.process.confirm()
             self._until_ready(time.monotonic() + timeout)
         except BaseException:
@@ -190,6 +192,13 @@ class QemuVm:
         for pending in self._first:
             if pending.reply is not None and pending.reply.error:
                 raise HypervisorError(f"QEMU refused {pending.name}", why=pending.reply.error)
+
+    def _fill_memory(self) -> None:
+        """Copy the template's memory, while QEMU comes up and until it asks for it."""
+        try:
+            sparse.copy(self._memory_source, self._memory)
+        except OSError as error:
+            raise HostError("cannot copy the template's memory", why=str(error)) from None
 
     def _give_memory(self) -> None:
         try:

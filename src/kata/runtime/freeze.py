@@ -1,0 +1,178 @@
+"""How a template is made: boot a guest in a process of its own, quieten it, freeze it to files.
+
+The one rule: the process that asks stays single threaded and sees either two complete files or an
+error; whatever happens, no process is left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from kata.errors import AgentError, HypervisorError, KataError
+from kata.wire.record import record, replace
+from kata.wire.ttrpc import Status, error_of, status_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from kata.hypervisors.qemu.driver import QemuVm
+    from kata.machine.description import Machine
+    from kata.runtime.rpc import Client
+
+_BOOT_TIMEOUT_S = 120.0  # of the slowest: an emulated guest on a busy host
+_CALL_TIMEOUT_S = 120.0
+
+
+@record
+class Order:
+    """What to freeze, with which QEMU as which user, and the directory for the files."""
+
+    machine: Machine
+    program: str
+    uid: int
+    modules: tuple[str, ...]
+    directory: str
+    boot_timeout: float = _BOOT_TIMEOUT_S
+
+
+def make(order: Order) -> None:
+    """Make ``memory`` and ``state`` in the directory. Raises what went wrong."""
+    apart(lambda: _freeze(order))
+
+
+def apart(work: Callable[[], None]) -> None:
+    """Do something in a forked process, which ends with this one; raises its error here."""
+    ours, theirs = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        _child(work, theirs, parent)
+    os.close(theirs)
+    try:
+        answer = b""
+        while data := os.read(ours, 65536):
+            answer += data
+    except BaseException:
+        os.kill(pid, 9)
+        raise
+    finally:
+        os.close(ours)
+        os.waitpid(pid, 0)
+    if not answer:
+        raise HypervisorError("the process that starts a guest was killed")
+    if answer != b"done":
+        raise error_of(Status.decode(answer))
+
+
+def _child(work: Callable[[], None], report: int, parent: int) -> NoReturn:
+    from kata.linux import syscalls
+
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        if os.getppid() != parent:
+            os._exit(1)
+        work()
+        os.write(report, b"done")
+    except KataError as error:
+        os.write(report, status_of(error).encode()[:60000])
+    except BaseException as error:
+        os.write(report, status_of(KataError(f"internal error: {error!r}")).encode())
+    finally:
+        os._exit(0)
+
+
+def try_boot(machine: Machine, program: str, uid: int, seconds: float) -> None:
+    """Boot a guest to its agent's first answer, and end it. Raises why it did not come so far."""
+    apart(lambda: _try_boot(Order(machine, program, uid, (), "", seconds)))
+
+
+def _try_boot(order: Order) -> None:
+    vm = boot(order)
+    try:
+        configured(vm, order.boot_timeout)
+    finally:
+        vm.stop()
+
+
+def _freeze(order: Order) -> None:
+    from kata.linux import sparse
+
+    memory = os.open(
+        f"{order.directory}/memory", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400
+    )
+    os.ftruncate(memory, order.machine.memory_mib << 20)
+    state = os.open(
+        f"{order.directory}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400
+    )
+    vm = boot(order, memory)
+    try:
+        _quieten(vm, order)
+        vm.save(state)
+    finally:
+        vm.stop()
+    sparse.punch_zeroes(memory)
+    os.fsync(memory)
+    os.fsync(state)
+
+
+def boot(order: Order, memory: int = -1) -> QemuVm:
+    """A guest that has begun to boot, cold, with ``memory`` for its memory."""
+    from kata.hypervisors.interface import Bindings, Options
+    from kata.hypervisors.qemu import driver
+
+    machine = replace(order.machine, shared_memory=memory >= 0)
+    options = Options(order.program, order.uid, scratch=order.directory)
+    vm = driver.start(machine, Bindings(memory=memory), options)
+    vm.wait_ready(order.boot_timeout)
+    return vm
+
+
+def _quieten(vm: QemuVm, order: Order) -> None:
+    from kata.wire.agent_api import PrepareRequest
+
+    client = configured(vm, order.boot_timeout)
+    try:
+        client.call("Prepare", PrepareRequest(modules=list(order.modules)), _CALL_TIMEOUT_S)
+    except AgentError as error:
+        raise explained(vm, error) from None
+    # its answer was sent before it went to sleep: let it, so that clones find it waiting
+    time.sleep(0.3)
+
+
+def configured(vm: QemuVm, timeout: float) -> Client:
+    """A client of the agent, after its first answer. Raises with the guest's console."""
+    from kata.runtime.rpc import Client
+    from kata.wire.agent_api import ConfigureRequest, ConfigureResponse, api_hash
+
+    client = Client(vm.agent)
+    request = ConfigureRequest(
+        api_hash=api_hash(), realtime_ns=time.time_ns(), entropy=os.urandom(64),
+        hostname="template", machine_id=os.urandom(16).hex(), sandbox_id="template",
+    )  # fmt: skip
+    try:
+        answer = client.call("Configure", request, timeout)
+    except AgentError as error:
+        raise explained(vm, error) from None
+    assert isinstance(answer, ConfigureResponse)
+    if answer.api_hash != api_hash():
+        raise AgentError(
+            "the guest image does not fit this version",
+            why=f'its agent speaks "{answer.api_hash[:40]}", we speak "{api_hash()}"',
+            hint="kata guest build",
+        )
+    return client
+
+
+def explained(vm: QemuVm, error: KataError) -> KataError:
+    """An agent's silence, with what the VMM and the console say about it."""
+    end = time.monotonic() + 1.0
+    while not vm.death() and time.monotonic() < end:
+        time.sleep(0.01)
+    return HypervisorError(
+        "the guest did not boot to its agent", why=vm.death() or str(error),
+        console=vm.console_tail()[-4000:],
+    )  # fmt: skip
