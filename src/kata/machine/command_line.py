@@ -20,6 +20,7 @@ _ALWAYS = (
     "i8042.nokbd",
     "i8042.noaux",
     "audit=0",
+    "cryptomgr.notests",  # the self-tests of ciphers are nearly half of a boot's instructions
     "net.ifnames=0",
 )
 _BY_ACCELERATOR = {
