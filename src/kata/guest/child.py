@@ -62,6 +62,18 @@ def close_others(keep: list[int]) -> None:
     sc.close_range(first)
 
 
+def own_null() -> int:
+    """The container's null device; 0 if it has another idea of it."""
+    try:
+        fd = os.open("/dev/null", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    if os.fstat(fd).st_rdev == os.makedev(1, 3):
+        return fd
+    os.close(fd)
+    return 0
+
+
 class Child:
     """A child on its way to become a process."""
 
@@ -87,6 +99,7 @@ class Child:
             masked, readonly = linux.get("maskedPaths") or [], linux.get("readonlyPaths") or []
             still = {k for k, path in namespaces(spec).items() if not path}
             choice = staged.choose(mounts, masked, readonly, still)
+        os.umask(0)  # modes of what is made are those asked for
         root = Rootfs(spec, stage, choice)
         root.build(self._plan["files"])
         root.enter()
@@ -169,6 +182,7 @@ class Child:
     def _connect(self) -> None:
         """Put the standard streams in place."""
         uid = self._confinement.uid
+        self._null = own_null() or self._null
         for number, fd in enumerate(self._stdio):
             if fd >= 0 and uid:
                 os.fchown(fd, uid, -1)

@@ -92,6 +92,8 @@ class Confinement:
         if make and not os.path.isdir(self._cwd):
             try:
                 os.makedirs(self._cwd, 0o755)
+            except FileExistsError:
+                pass  # no directory: entering it says so
             except OSError as error:
                 raise _cwd_error(self._cwd, error) from None
         try:

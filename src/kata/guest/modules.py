@@ -8,6 +8,7 @@ from kata.errors import GuestError
 from kata.linux import syscalls
 
 _EEXIST = 17
+TABLE = "/etc/kata/modules.table"
 
 
 def load_file(path: str) -> None:
@@ -36,14 +37,29 @@ def load_list(path: str) -> None:
         load_file(name)
 
 
-def load(name: str) -> None:
-    """Load a module by name, wherever it lies below /lib/modules, unless the kernel has it."""
-    if os.path.isdir("/sys/module/" + name.replace("-", "_")):
+def load(name: str, table: str = TABLE) -> None:
+    """Load a module, and what it needs first, by its name or an alias of it.
+
+    Raises ``GuestError`` if neither the kernel nor the image has it.
+    """
+    name = name.replace("-", "_")
+    if os.path.isdir(f"/sys/module/{name}"):
         return
-    wanted = {f"{name}.ko", f"{name.replace('_', '-')}.ko", f"{name.replace('-', '_')}.ko"}
-    root = f"/lib/modules/{os.uname().release}"
-    for directory, _, files in os.walk(root):
-        for found in wanted.intersection(files):
-            load_file(f"{directory}/{found}")
-            return
-    raise GuestError(f'kernel module "{name}"', why="is not in the guest image")
+    known = _read_table(table)
+    if name not in known:
+        raise GuestError(f'kernel module "{name}"', why="is not in the guest image")
+    path, needs = known[name]
+    for other in needs:
+        load_file(known[other][0])
+    load_file(path)
+
+
+def _read_table(path: str) -> dict[str, tuple[str, list[str]]]:
+    """The table that came with the image: ``name path dependency,dependency`` a line."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            lines = file.read().decode().splitlines()
+    except FileNotFoundError:
+        return {}
+    rows = (line.split() for line in lines)
+    return {n: (path, [] if needs == "-" else needs.split(",")) for n, path, needs in rows}

@@ -73,6 +73,7 @@ def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:
 
 def set_stage(stage: str) -> None:
     """Mount the standard mounts below ``stage``, with devices, and hide what is hidden."""
+    os.umask(0)
     for path, fstype, options in staged.MOUNTS:
         target = stage + path
         os.makedirs(target, 0o755, exist_ok=True)
@@ -83,6 +84,6 @@ def set_stage(stage: str) -> None:
             rootfs.fill_dev(fd)
             os.close(fd)
     for path in staged.MASKED:
-        rootfs.mask(stage + path, "/dev/null")
+        rootfs.mask(stage + path, f"{stage}/dev/null")
     for path in staged.READONLY:
         rootfs.protect(stage + path)

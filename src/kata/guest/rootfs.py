@@ -175,7 +175,8 @@ class _Opened:
 
 def failed(what: str, error: OSError) -> GuestError:
     """The error of a failed system call, saying what it was for."""
-    detail = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    named = error.filename if isinstance(error.filename, str) else ""
+    detail = f" ({named})" if named and "/proc/self/fd/" not in named else ""
     return GuestError(what, why=f"{(error.strerror or str(error)).lower()}{detail}")
 
 

@@ -202,12 +202,22 @@ class Agent:
         container = self._launcher.create(request)
         self._containers[container_id] = container
         container.watch_oom(self._oom)
-        container.init.ready.then(lambda value: self._created(container, value))
-        return container.init.ready
+        outcome = Outcome()
+        container.init.ready.then(lambda value: self._created(container, value, outcome))
+        return outcome
 
-    def _created(self, container: Container, value: Message | KataError) -> None:
-        if isinstance(value, KataError):
-            container.init.exited.then(lambda _: self._destroy(container))
+    def _created(
+        self, container: Container, value: Message | KataError, outcome: Outcome
+    ) -> None:
+        if not isinstance(value, KataError):
+            outcome.settle(value)
+            return
+
+        def gone(_value: object) -> None:
+            self._destroy(container)
+            outcome.settle(value)
+
+        container.init.exited.then(gone)
 
     def start(self, request: api.ContainerRequest) -> Outcome:
         """Let the first process execute its program."""

@@ -10,6 +10,7 @@ import os
 import time
 
 from kata.errors import GuestError, InvalidInput
+from kata.guest import modules
 from kata.guest.rootfs import failed
 from kata.linux import mounts, syscalls
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _BLOCK = "/sys/block"
 _WAIT_S, _STEP_S = 2.0, 0.02
+_ENODEV = 19
 
 
 class Storages:
@@ -49,7 +51,13 @@ class Storages:
             raise InvalidInput(f'storage: unknown driver "{storage.driver}"')
         try:
             os.makedirs(point, 0o755, exist_ok=True)
-            driver(self, storage)
+            try:
+                driver(self, storage)
+            except OSError as error:
+                if error.errno != _ENODEV:
+                    raise
+                modules.load(f"fs-{storage.fstype}")  # the kernel does not know it yet
+                driver(self, storage)
         except OSError as error:
             what = f'storage "{storage.source or storage.driver}" at "{point}"'
             raise failed(what, error) from None

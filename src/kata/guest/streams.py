@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _collections import deque
 from fcntl import ioctl
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
 from kata.errors import WrongState
 from kata.wire.agent_api import StreamResponse
@@ -186,11 +186,11 @@ class Input(Stream):
         self._closing = self._closing or data.closed
         self._write()
 
-    def _writable(self, _events: int) -> None:
-        if self._pending:
-            self._write()
-        elif self._fd >= 0:  # nothing to write: it is the reader that went away
+    def _writable(self, events: int) -> None:
+        if self._fd >= 0 and events & (EPOLLERR | EPOLLHUP):  # the reader went away
             self.close()
+        elif self._pending:
+            self._write()
 
     def _write(self) -> None:
         channel = self._channel
