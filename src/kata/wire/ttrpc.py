@@ -146,15 +146,13 @@ class Connection:
     def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray()
         self._next_stream = 1
-        self._last_asked = 0
         self._max_message = max_message
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes from the peer, give the events they complete.
 
         Raises ``ProtocolError`` for an oversized, unknown or malformed message, and for a
-        request on a stream that is not a new one of the peer's; the connection is unusable
-        after that.
+        request on a stream that only we may open; the connection is unusable after that.
         """
         buffer = self._buffer
         buffer += data
@@ -182,9 +180,8 @@ class Connection:
         if kind == RESPONSE:
             return _response(stream, body)
         if kind == REQUEST:
-            if stream <= self._last_asked or not stream & 1:
-                raise ProtocolError("ttrpc: request on no new stream", why=f"{stream}")
-            self._last_asked = stream
+            if not stream & 1:  # not that it is a new one: a thawed guest's peer counts anew
+                raise ProtocolError("ttrpc: request on a stream of ours", why=f"{stream}")
             return _request(stream, flags, body)
         raise ProtocolError("ttrpc: unknown message type", why=f"{kind} on stream {stream}")
 

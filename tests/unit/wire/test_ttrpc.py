@@ -81,11 +81,19 @@ def test_streams_are_odd_and_new():
     assert [event.stream for event in events] == [1, 3, 5]
 
 
-@pytest.mark.parametrize("streams", [[0], [2], [1, 1], [3, 1]])
-def test_a_request_on_no_new_stream_is_refused(streams):
-    """A stream of the server's, or one used before, is a breach."""
-    with pytest.raises(ProtocolError, match="no new stream"):
-        Connection().receive(b"".join(request_frame(number) for number in streams))
+@pytest.mark.parametrize("stream", [0, 2, 0xFFFFFFFE])
+def test_a_request_on_a_stream_of_the_server_s_is_refused(stream):
+    """Only odd streams are a client's."""
+    with pytest.raises(ProtocolError, match="a stream of ours"):
+        Connection().receive(request_frame(stream))
+
+
+def test_a_client_may_count_anew():
+    """A guest thawed from a template has another peer than the one it was frozen with."""
+    server = Connection()
+    for _ in range(2):
+        _, data = Connection().request(SERVICE, METHOD, b"")
+        assert [event.stream for event in server.receive(data)] == [1]
 
 
 def test_metadata_arrives():
