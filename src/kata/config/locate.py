@@ -1,17 +1,11 @@
-"""Where programs are when a setting leaves it open.
+"""Where programs are that no setting names.
 
-The one rule: a setting that names a path is taken as it is; only an empty one is looked up.
+The one rule: what is found is an absolute path, on ``$PATH`` first.
 """
 
 from __future__ import annotations
 
 import os
-
-from kata.errors import HostError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from kata.config.settings import Config
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -24,18 +18,3 @@ def program(name: str, also: tuple[str, ...] = ()) -> str:
         if directory.startswith("/") and os.access(candidate, os.X_OK):
             return candidate
     return ""
-
-
-def _needed(given: str, found: str, what: str, hint: str) -> str:
-    path = given or found
-    if not path:
-        raise HostError(f"{what} was not found", hint=hint)
-    if not os.access(path, os.X_OK) or os.path.isdir(path):
-        raise HostError(f'{what} "{path}"', why="no program that can be run", hint=hint)
-    return path
-
-
-def qemu(config: Config) -> str:
-    """QEMU's program. Raises ``HostError`` if there is none."""
-    found = config.hypervisor.path or program("qemu-system-x86_64")
-    return _needed(config.hypervisor.path, found, "QEMU", "apt-get install qemu-system-x86")

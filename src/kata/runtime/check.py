@@ -191,7 +191,7 @@ def _accelerator(config: Config, host: Host) -> Check:
             "accelerator", ok=False, found=node, why=f"not tried: {error}", mend=error.hint
         )
     chosen = launch.machine.accelerator
-    return Check("accelerator", ok=True, found=f"{chosen}: {launch.reason}; {node}")
+    return Check("accelerator", ok=True, found=f"{chosen}: {launch.reason}")
 
 
 def _virtiofsd(config: Config, _host: Host) -> Check:

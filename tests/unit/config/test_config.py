@@ -12,7 +12,7 @@ from kata.config import annotations, locate, render
 from kata.config.load import load
 from kata.config.parse import parse
 from kata.config.settings import GROUPS, Config, build, fingerprint, rows
-from kata.errors import HostError, InvalidConfig
+from kata.errors import InvalidConfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 
@@ -368,17 +368,6 @@ def test_annotations_are_refused(name, value, why):
         annotations.overridden(build({}), {PREFIX + name: value})
     assert caught.value.what == f'annotation "{PREFIX}{name}"'
     assert caught.value.why.startswith(why)
-
-
-def test_locate_takes_what_is_named(tmp_path):
-    """A named program is taken, or refused with its name if it cannot be run."""
-    program = tmp_path / "qemu"
-    program.write_text("")
-    config = build({"hypervisor": {"path": str(program)}})
-    with pytest.raises(HostError, match="no program that can be run"):
-        locate.qemu(config)
-    program.chmod(0o755)
-    assert locate.qemu(config) == str(program)
 
 
 def test_locate_searches_the_path(tmp_path, monkeypatch):
