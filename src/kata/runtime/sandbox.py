@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
-    from kata.resources.group import Group
+    from kata.resources.group import Entry, Group
     from kata.runtime import control_api
     from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
@@ -92,9 +92,10 @@ class Sandbox:
         settings = self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
         self._group = create(request.id, for_machine(self._launch.machine.memory_mib))
+        entry = self._group.entry()
         self._plan = self._plan_storage()
         if self._plan.shares:
-            self._start_share()
+            self._start_share(entry)
         machine = replace(self._launch.machine, shared_memory=bool(self._plan.shares))
         frozen = self._open_template()
         bindings = Bindings(
@@ -109,8 +110,8 @@ class Sandbox:
             uid=self._uid.uid,
             sandbox=settings.seccomp_sandbox,
             scratch=f"{runtime.state_root}/{request.id}",
-            cgroup=self._group.entry().cgroup,
-            cgroup_tasks=self._group.entry().cgroup_tasks,
+            cgroup=entry.cgroup,
+            cgroup_tasks=entry.cgroup_tasks,
         )
         self._vm = driver.start(machine, bindings, options)
         self._frozen = frozen
@@ -156,7 +157,7 @@ class Sandbox:
         limits = storage.Limits(wired_slots=self._launch.machine.block_slots)
         return storage.plan(request.id, rootfs, volumes, limits)
 
-    def _start_share(self) -> None:
+    def _start_share(self, entry: Entry) -> None:
         from kata.storage import share, virtiofsd
 
         settings = self._config.shared_fs
@@ -168,7 +169,7 @@ class Sandbox:
         daemon = share.Daemon(
             virtiofsd.find(settings.daemon), settings.cache, settings.extra_args,
             f"{self._config.runtime.state_root}/cache/virtiofsd",
-            self._group.entry().cgroup, self._group.entry().cgroup_tasks,
+            entry.cgroup, entry.cgroup_tasks,
         )  # fmt: skip
         sources = {s.name: self._sources[s.source].fd for s in self._plan.shares}
         directory = f"{self._config.runtime.state_root}/{self._request.id}"
