@@ -147,5 +147,17 @@ class Reader:
         return at + (4 + head[0] + size + 3) // 4 * 4
 
 
+def whole(path: str) -> bool:
+    """Whether a file is an EROFS file and as long as it says itself."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = os.pread(file.fileno(), 128, _SUPERBLOCK)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    good = len(head) == 128 and _number(head, 0, 4) == _MAGIC
+    return good and _number(head, 36, 4) << min(head[12], 16) == size
+
+
 def _number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "little")

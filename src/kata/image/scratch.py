@@ -103,9 +103,15 @@ def collect(root: str) -> list[str]:
 
 def remove_tree(path: str) -> None:
     """Remove a directory and all it holds, however deep it is; symbolic links are not followed."""
-    import subprocess
+    from kata.image.tree import remove_directory
 
-    subprocess.run(["rm", "-rf", "--one-file-system", "--", path], check=False)
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_directory(parent, os.path.basename(path))
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(parent)
 
 
 def _same(fd: int, path: str) -> bool:

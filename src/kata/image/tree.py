@@ -121,7 +121,7 @@ class Tree:
         except FileNotFoundError:
             return parent
         except IsADirectoryError:
-            _remove_directory(parent, path[-1])
+            remove_directory(parent, path[-1])
         self.forget()
         return self.parent(path)
 
@@ -189,7 +189,7 @@ def _refused(name: str, error: OSError) -> ImageError:
     return ImageError(f'cannot unpack "{name}"', why=error.strerror or str(error))
 
 
-def _remove_directory(parent: int, name: str) -> None:
+def remove_directory(parent: int, name: str) -> None:
     """Remove a directory below a descriptor, links not followed, without recursion."""
     stack: list[tuple[int, list[str], Callable[[], None]]] = []
 

@@ -14,6 +14,7 @@ import os
 from kata.errors import ImageError
 from kata.image import compression, erofs, layer, merged, scratch, tarstream
 from kata.image.changes import cannot_write
+from kata.image.erofs_reader import whole
 from kata.image.tree import Tree
 from kata.wire.record import record
 
@@ -68,12 +69,9 @@ def path_of(store: Store, key: str) -> str:
 
 
 def present(store: Store, key: str) -> Layer | None:
-    """The layer, if the store has it."""
+    """The layer, if the store has it; one that was cut short since is as good as none."""
     path = path_of(store, key)
-    try:
-        return Layer(path, os.stat(path).st_size)
-    except FileNotFoundError:
-        return None
+    return Layer(path, os.stat(path).st_size) if whole(path) else None
 
 
 def ensure(
