@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _PROGRAM = "skopeo"
 _POLL_S = 0.2
 _MISSING = ("manifest unknown", "name unknown", "repository name not known", "not found")
+_UNREACHABLE = (
+    "dial tcp", "no such host", "connection refused", "i/o timeout", "proxyconnect",
+    "tls handshake timeout", "network is unreachable",
+)  # fmt: skip
 _DENIED = ("unauthorized", "authentication required", "access to the resource is denied")
 
 
@@ -126,6 +130,12 @@ def _failed(label: str, message: str, reference: Reference) -> ImageError | NotF
         return HostError(
             what, why="no space left on the device", hint="free some space (kata image prune)"
         )
+    if reference.transport == REGISTRY and any(word in low for word in _UNREACHABLE):
+        host = reference.name.partition("/")[0]
+        return HostError(
+            what, why=f'cannot reach the registry "{host}": {why.rpartition(": ")[2]}',
+            hint="check the network, and the proxy (HTTPS_PROXY) if there is one",
+        )  # fmt: skip
     if reference.transport == REGISTRY and any(word in low for word in _DENIED):
         return ImageError(
             what, why="the registry refuses, or there is no such image",
