@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from shutil import get_terminal_size
+from textwrap import wrap
+
 from kata.cli.context import configuration
 from kata.cli.output import print_json
 from kata.cli.text import one_line
@@ -20,23 +24,23 @@ def run(options: Options) -> int:
         print_json(check.document(done))
     else:
         width = max(len(item.name) for item in done)
+        columns = get_terminal_size().columns if sys.stdout.isatty() else 100
         for item in done:
-            for line in lines(item, width):
+            for line in lines(item, width, columns):
                 print(line)
         print(f"\n{summary(done)}")
     return 0 if check.can_run(done) else 1
 
 
-def lines(item: Check, width: int) -> list[str]:
-    """A check: its verdict, and below it what is wrong and what mends it."""
+def lines(item: Check, width: int, columns: int = 80) -> list[str]:
+    """A check: its verdict, and beside it what was found, what is wrong, what mends it."""
     verdict = "ok" if item.ok else "MISSING" if item.required else "warning"
-    first, *more = [one_line(text) for text in (item.found, item.why) if text] or [""]
-    indent = " " * (width + 11)
-    shown = [f"{verdict:<7}  {item.name:<{width}}  {first}".rstrip()]
-    shown += [indent + text for text in more]
-    if item.mend and not item.ok:
-        shown.append(f"{indent}mend it: {one_line(item.mend)}")
-    return shown
+    texts = [item.found, item.why, f"mend it: {item.mend}" if item.mend and not item.ok else ""]
+    head = f"{verdict:<7}  {item.name:<{width}}  "
+    room = max(20, columns - len(head))
+    told = [part for text in texts if text for part in wrap(one_line(text), room)] or [""]
+    shown = [head + told[0], *(" " * len(head) + part for part in told[1:])]
+    return [line.rstrip() for line in shown]
 
 
 def summary(done: list[Check]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from kata.cli.context import configuration
-from kata.cli.output import print_json, show_facts, show_list
-from kata.cli.text import size
+from kata.cli.output import show_facts, show_list
+from kata.cli.text import age, size
 from kata.errors import InvalidInput
 from kata.oci import options as values
 from kata.runtime import guest_image, machines
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _NANO = 1_000_000_000
+HEADERS = ("TEMPLATE", "MACHINE", "MEMORY", "VCPUS", "ON DISK", "MADE", "STATE")
 _SHOWN = 12  # characters of a key
 
 
@@ -62,25 +64,27 @@ def _create(options: Options, config: Config) -> int:
 
 
 def _status(options: Options, config: Config) -> int:
-    found = _templates(config).status()
-    if options.format == "json":
-        print_json(found)
-        return 0
-    headers = tuple(key.upper().replace("_", " ") for key in found[0]) if found else ("KEY",)
-    show_list(None, found, headers, _row)
+    now = time.time_ns()
+    show_list(options.format, _templates(config).status(), HEADERS, lambda item: _row(item, now))
     return 0
 
 
-def _row(item: Mapping[str, Any]) -> Sequence[str]:
-    return [_cell(key, value) for key, value in item.items()]
-
-
-def _cell(key: str, value: Any) -> str:
-    if key == "key":
-        return str(value)[:_SHOWN]
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return size(value) if key.endswith("bytes") else str(value)
+def _row(item: Mapping[str, Any], now_ns: int) -> Sequence[str]:
+    if not item["sound"]:
+        state = f"damaged: {item['flaw']}" if item["flaw"] else "damaged"
+    else:
+        state = "ready" if item["current"] else "stale"
+    if "memory_mib" not in item:
+        return (item["key"][:_SHOWN], "", "", "", "", "", state)
+    return (
+        item["key"][:_SHOWN],
+        f"{item['machine_type']}, {item['accelerator']}",
+        f"{item['memory_mib']} MiB",
+        str(item["vcpus"]),
+        size(item["state_bytes"] + item["memory_bytes"]),
+        age(item["made_ns"], now_ns),
+        state,
+    )
 
 
 def _destroy(_options: Options, config: Config) -> int:
