@@ -28,7 +28,7 @@ def main() -> None:
         while not agent.power_off_wanted:
             boot.wait_for_host(port)
             agent.serve(port)
-            if debug:
+            if debug and not agent.power_off_wanted:
                 boot.log("the host closed the connection")
         agent.machine.power_off()
     except BaseException:

@@ -54,7 +54,7 @@ class Channel:
         self._data_size += len(data)
 
     def has_room(self) -> bool:
-        """May more stream data be queued now?"""
+        """Whether more stream data may be queued now."""
         return self._data_size < _ROOM
 
     def when_room(self, callback: Callable[[], None]) -> None:

@@ -156,7 +156,7 @@ def find_program(name: str, env: dict[str, str]) -> str:
     if "/" in name:
         _check_executable(name)
         return name
-    for directory in (env["PATH"] if "PATH" in env else DEFAULT_PATH).split(":"):
+    for directory in env.get("PATH", DEFAULT_PATH).split(":"):
         path = f"{directory or '.'}/{name}"
         try:
             _check_executable(path)
@@ -182,7 +182,7 @@ def _check_executable(path: str) -> None:
 def execute(path: str, args: list[str], env: dict[str, str]) -> None:
     """Become the program; returns never. Raises ``CommandNotFound`` or ``CommandNotExecutable``."""
     try:
-        os.execve(path, args, env)  # noqa: S606
+        os.execve(path, args, env)
     except OSError as error:
         message = f"exec {path}: {_why(error)}"
         if error.errno == _ENOENT:  # the interpreter of a script, or the loader, is missing

@@ -6,7 +6,6 @@ import os
 from select import EPOLLPRI
 
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
-from kata.linux.cgroup2 import Group
 from kata.linux.namespaces import KINDS
 
 TYPE_CHECKING = False
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from kata.guest.loop import Loop
     from kata.guest.process import Process
+    from kata.linux.cgroup2 import Group
 
 _MAX_PROCESSES = 512  # exec ids remembered; the oldest that ended are forgotten first
 _SIGKILL = 9
@@ -48,7 +48,7 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Has the program been started, and not ended?"""
+        """Whether the program was started and has not ended."""
         started = self.init.started.value
         return (
             started is not None and not isinstance(started, KataError)
@@ -109,7 +109,7 @@ class Container:
         return {p.pid: p.exec_id for p in self._execs.values() if p.exited.value is None}
 
     def was_oom_killed(self) -> bool:
-        """Did the kernel kill any of its processes for want of memory?"""
+        """Whether the kernel killed any of its processes for want of memory."""
         return self.group.event("memory.events", "oom_kill") > 0
 
     def watch_oom(self, callback: Callable[[str], None]) -> None:

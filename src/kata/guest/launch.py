@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from select import EPOLLIN
 
-from kata.errors import GuestError, InvalidInput, KataError, WrongState
+from kata.errors import GuestError, InvalidInput, WrongState
 from kata.guest import pipes as wires
 from kata.guest import prepared, spawn
 from kata.guest.child import Child
@@ -16,6 +16,7 @@ from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
 from kata.guest.spec import CONTAINER_PREFIX, MALFORMED, document, namespaces
 from kata.guest.storage import Storages
+from kata.linux import devicefilter
 from kata.linux import namespaces as ns
 from kata.linux.cgroup2 import Group
 from kata.wire.agent_api import Empty
@@ -92,7 +93,9 @@ class Launcher:
         group = parked.group if parked else self._new_group()
         container = Container(self._loop, request.container_id, group, wanted)
         try:
-            group.set((spec.get("linux") or {}).get("resources") or {})
+            resources = (spec.get("linux") or {}).get("resources") or {}
+            group.set(resources)
+            _limit_devices(group, resources.get("devices") or [], parked)
             for storage in request.storages:
                 container.storages.append(self._storages.mount(storage))
             plan = self._plan(request, spec, container)
@@ -116,6 +119,7 @@ class Launcher:
     def _discard_parked(self) -> None:
         parked, self._parked = self._parked, None
         if parked is not None:
+            os.close(parked.devices_fd)
             parked.pipes.close()  # it leaves when there is no plan for it
             self._loop.on_exit(parked.pid, lambda _: parked.group.remove())
 
@@ -176,6 +180,7 @@ class Launcher:
 
     def _wake(self, parked: prepared.Parked, plan: Spec) -> Process:
         self._parked = None
+        os.close(parked.devices_fd)
         pipes = parked.pipes
         wires.send_plan(pipes.go, plan)
         terminal = bool(plan["process"].get("terminal"))
@@ -257,6 +262,17 @@ class Launcher:
             for name in os.listdir(container.directory):
                 os.unlink(f"{container.directory}/{name}")
             os.rmdir(container.directory)
+
+
+def _limit_devices(
+    group: Group, rules: list[Spec], parked: prepared.Parked | None
+) -> None:
+    """Let the group use the devices that the rules allow, and no others."""
+    program = devicefilter.compile_rules(rules)
+    if parked is None:
+        os.close(devicefilter.attach(group.path, program))
+    elif program != parked.devices:
+        os.close(devicefilter.attach(group.path, program, parked.devices_fd))
 
 
 def _pipes_for(plan: Spec) -> wires.Pipes:

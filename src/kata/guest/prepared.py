@@ -10,15 +10,16 @@ import os
 
 from kata.guest import pipes, rootfs, spawn, staged
 from kata.guest.child import Child
-from kata.linux import mounts
+from kata.linux import devicefilter, mounts
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
-from kata.linux.cgroup2 import Group
 from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from kata.linux.cgroup2 import Group
 
 PRIVATE = ("mount", "pid", "network", "uts", "ipc", "cgroup")
 PARKED = "parked"
@@ -31,10 +32,12 @@ class Parked:
     pid: int
     pipes: pipes.Pipes
     group: Group
+    devices: bytes  # the device filter of the group
+    devices_fd: int
 
 
 def fits(wanted: dict[str, str]) -> bool:
-    """Can a container with these namespaces grow from a parked child?
+    """Whether a container with these namespaces can grow from a parked child.
 
     These three cannot be changed any more; the others can be left for those of someone else.
     """
@@ -45,6 +48,8 @@ def fits(wanted: dict[str, str]) -> bool:
 
 def park(stage: str, group: Group) -> Parked:
     """Fork a child that makes ready what it can and waits."""
+    devices = devicefilter.compile_rules(staged.DEVICE_RULES)
+    devices_fd = devicefilter.attach(group.path, devices)
     wires = pipes.Pipes(stdin=True, stdout=True, stderr=True)
     flags = spawn.flags_for(dict.fromkeys(PRIVATE, ""))
     keep = wires.child_ends()
@@ -54,7 +59,7 @@ def park(stage: str, group: Group) -> Parked:
 
     pid = spawn.fork(flags, body, wires.child_report, keep)
     wires.close_child_ends()
-    return Parked(pid, wires, group)
+    return Parked(pid, wires, group, devices, devices_fd)
 
 
 def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 
 from kata.errors import GuestError, InvalidInput, Unsupported
-from kata.guest import staged
 from kata.linux import devices, inroot, mounts, tty
 from kata.linux import syscalls as sc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from kata.guest import staged
 
 _ENOTDIR, _ENOENT = 20, 2
 

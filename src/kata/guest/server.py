@@ -7,18 +7,23 @@ container that is still being made waits until it is made.
 from __future__ import annotations
 
 import gc
-import os
 
-from kata.errors import AlreadyExists, GuestError, InvalidInput, KataError, NotFound, Unsupported
-from kata.errors import WrongState
-from kata.guest import inspect, modules, prepared
+from kata.errors import (
+    AlreadyExists,
+    InvalidInput,
+    KataError,
+    NotFound,
+    Unsupported,
+    WrongState,
+)
+from kata.guest import inspect, modules
 from kata.guest.channel import Channel
 from kata.guest.launch import Launcher
 from kata.guest.loop import Loop
 from kata.guest.machine import Machine
 from kata.guest.process import Outcome
 from kata.guest.rootfs import failed
-from kata.guest.spec import MALFORMED, document, identifier
+from kata.guest.spec import document, identifier
 from kata.linux.cgroup2 import enable_controllers
 from kata.wire import agent_api as api
 from kata.wire.agent_api import METHODS, SERVICE, STDIN, Empty
@@ -27,6 +32,7 @@ from kata.wire.ttrpc import Connection, Data, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from kata.guest.container import Container
@@ -95,10 +101,12 @@ class Agent:
 
     def _dispatch(self, request: Request, message: Any) -> None:
         container = self._containers.get(getattr(message, "container_id", ""))
-        if container is not None and request.method not in _AT_ONCE:
-            if container.init.ready.value is None:
-                container.init.ready.then(lambda _: self._request(request))
-                return
+        if (
+            container is not None and request.method not in _AT_ONCE
+            and container.init.ready.value is None
+        ):  # fmt: skip
+            container.init.ready.then(lambda _: self._request(request))
+            return
         if request.method in api.STREAMING:
             self._open_stream(request, message)
             return
@@ -316,7 +324,7 @@ class Agent:
             self._launcher.destroy(container)
 
 
-_HANDLERS = {
+_HANDLERS: dict[str, Callable[[Agent, Any], Message | Outcome]] = {
     "Configure": Agent.configure, "Prepare": Agent.prepare, "SetClock": Agent.set_clock,
     "CreateContainer": Agent.create, "StartContainer": Agent.start, "Exec": Agent.exec,
     "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,

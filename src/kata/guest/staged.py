@@ -30,6 +30,12 @@ MASKED = (
     "/sys/devices/virtual/powercap",
 )  # fmt: skip
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# the device rules that are Docker's own, beyond what every container is granted
+DEVICE_RULES = (
+    {"allow": False, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 5, "minor": 1, "access": "rwm"},
+    {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
+)
 TOPS = ("/proc", "/dev", "/sys")
 
 

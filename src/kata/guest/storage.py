@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _BLOCK = "/sys/block"
 _WAIT_S, _STEP_S = 2.0, 0.02
-_ENODEV = 19
+_SHARE_WAIT_S, _SHARE_STEP_S = 5.0, 0.002
+_ENODEV, _EINVAL = 19, 22
 
 
 class Storages:
@@ -106,7 +107,16 @@ class Storages:
 
     def _share(self, storage: Storage) -> None:
         options = mounts.parse(storage.options)
-        mounts.mount(storage.source, storage.mount_point, "virtiofs", options)
+        end = time.monotonic() + _SHARE_WAIT_S
+        while True:  # the share is plugged after a restore: the kernel may still be finding it
+            try:
+                mounts.mount(storage.source, storage.mount_point, "virtiofs", options)
+            except OSError as error:
+                if error.errno != _EINVAL or time.monotonic() > end:
+                    raise
+                time.sleep(_SHARE_STEP_S)
+            else:
+                return
 
     def _tmpfs(self, storage: Storage) -> None:
         options = mounts.parse(storage.options)

@@ -38,7 +38,8 @@ _RECURSIVE: dict[str, tuple[int, int]] = {
     "rnodev": (sc.MOUNT_ATTR_NODEV, 0), "rdev": (0, sc.MOUNT_ATTR_NODEV),
     "rnoexec": (sc.MOUNT_ATTR_NOEXEC, 0), "rexec": (0, sc.MOUNT_ATTR_NOEXEC),
     "rnodiratime": (sc.MOUNT_ATTR_NODIRATIME, 0), "rdiratime": (0, sc.MOUNT_ATTR_NODIRATIME),
-    "rrelatime": (0, sc.MOUNT_ATTR_ATIME), "rnorelatime": (sc.MOUNT_ATTR_STRICTATIME, sc.MOUNT_ATTR_ATIME),
+    "rrelatime": (0, sc.MOUNT_ATTR_ATIME),
+    "rnorelatime": (sc.MOUNT_ATTR_STRICTATIME, sc.MOUNT_ATTR_ATIME),
     "rnoatime": (sc.MOUNT_ATTR_NOATIME, sc.MOUNT_ATTR_ATIME),
     "ratime": (0, sc.MOUNT_ATTR_ATIME),
     "rstrictatime": (sc.MOUNT_ATTR_STRICTATIME, sc.MOUNT_ATTR_ATIME),
@@ -95,8 +96,10 @@ def flags_of(path: str) -> int:
     """The flags of the mount that holds ``path``, as mount(2) takes them (statvfs(3))."""
     found = os.statvfs(path).f_flag
     known = 0
-    for st, ms in ((1, sc.MS_RDONLY), (2, sc.MS_NOSUID), (4, sc.MS_NODEV), (8, sc.MS_NOEXEC),
-                   (1024, sc.MS_NOATIME), (2048, sc.MS_NODIRATIME), (4096, sc.MS_RELATIME)):  # fmt: skip
+    for st, ms in (
+        (1, sc.MS_RDONLY), (2, sc.MS_NOSUID), (4, sc.MS_NODEV), (8, sc.MS_NOEXEC),
+        (1024, sc.MS_NOATIME), (2048, sc.MS_NODIRATIME), (4096, sc.MS_RELATIME),
+    ):  # fmt: skip
         if found & st:
             known |= ms
     return known
@@ -140,8 +143,9 @@ def bind_onto(source: str, target: int, options: Options) -> None:
             sc.mount_setattr("", sc.AT_EMPTY_PATH, flags, cleared & ~flags, directory=tree)
         sc.move_mount(tree, target)
         for kind in options.propagation:
-            recursive = sc.AT_RECURSIVE if kind & sc.MS_REC else 0
-            sc.mount_setattr("", sc.AT_EMPTY_PATH | recursive, 0, directory=tree, propagation=kind & ~sc.MS_REC)
+            flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if kind & sc.MS_REC else 0)
+            kind &= ~sc.MS_REC
+            sc.mount_setattr("", flags, 0, directory=tree, propagation=kind)
         if options.attributes or options.attributes_cleared:
             sc.mount_setattr(
                 "", sc.AT_EMPTY_PATH | sc.AT_RECURSIVE, options.attributes,
@@ -156,7 +160,8 @@ def _attributes(flags: int) -> int:
     found = flags & 15
     for ms, attribute in (
         (sc.MS_NOATIME, sc.MOUNT_ATTR_NOATIME), (sc.MS_NODIRATIME, sc.MOUNT_ATTR_NODIRATIME),
-        (sc.MS_STRICTATIME, sc.MOUNT_ATTR_STRICTATIME), (sc.MS_NOSYMFOLLOW, sc.MOUNT_ATTR_NOSYMFOLLOW),
+        (sc.MS_STRICTATIME, sc.MOUNT_ATTR_STRICTATIME),
+        (sc.MS_NOSYMFOLLOW, sc.MOUNT_ATTR_NOSYMFOLLOW),
     ):  # fmt: skip
         if flags & ms:
             found |= attribute
