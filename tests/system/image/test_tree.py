@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kata.errors import ImageError
@@ -16,16 +16,14 @@ from kata.image import layer
 from kata.image.tarstream import Limits, entries
 from support.images import Archive, snapshot
 
-NAMES = st.lists(st.sampled_from(["a", "b", "c", "..", ".", ".wh.a", ".wh..wh..opq"]), min_size=1,
-                 max_size=4).map("/".join)  # fmt: skip
-TARGETS = st.sampled_from([
-    "a", "b/c", "..", "../../..", "/", "/a", "/outside", "../outside", "../../outside/kept",
-    "outside/kept", "/proc/self/root", ".",
-])  # fmt: skip
-KINDS = st.sampled_from([
-    tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-    tarfile.FIFOTYPE,
-])  # fmt: skip
+NAMES = st.sampled_from(["a", "b", "a/x", "a/x/y", "b/x", "b/kept", "a/.wh.b", "a/.wh..wh..opq"])
+TARGETS = st.sampled_from(["../outside", "a", "b/..", "../../outside", "a/../../outside", "/", "."])
+LINKS = st.tuples(NAMES, st.sampled_from([tarfile.SYMTYPE, tarfile.LNKTYPE]), TARGETS | NAMES)
+OTHERS = st.tuples(
+    NAMES,
+    st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]),
+    st.just(""),
+)
 
 
 def outside(place):
@@ -33,7 +31,8 @@ def outside(place):
     return snapshot(f"{place}/outside"), sorted(os.listdir("/")), os.stat("/").st_mode
 
 
-@given(st.lists(st.tuples(NAMES, KINDS, TARGETS | NAMES), max_size=12))
+@settings(max_examples=400)
+@given(st.lists(LINKS | OTHERS, min_size=2, max_size=8))
 def test_nothing_outside_changes(listed):
     """Whatever links and names an archive has, what lies beside the root stays as it was."""
     place = tempfile.mkdtemp(prefix="kt-", dir="/tmp")
