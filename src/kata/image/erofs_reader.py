@@ -21,7 +21,11 @@ _MAGIC = 0xE0F5E1E2
 _SUPERBLOCK = 1024
 _SLOT = 32  # bytes: inodes are numbered in these
 _PLAIN, _INLINE = 0, 2  # data layouts
-_PREFIXES = {1: "user.", 4: "trusted.", 6: "security."}
+_PREFIXES = {
+    1: "user.", 2: "system.posix_acl_access", 3: "system.posix_acl_default", 4: "trusted.",
+    6: "security.",
+}  # fmt: skip
+_PIECE = 1 << 20
 _LARGEST_DIRECTORY = 64 << 20
 _NODE_KINDS = (stat.S_IFCHR, stat.S_IFBLK)
 
@@ -103,6 +107,16 @@ class Reader:
             data += self._bytes(inode.data_at, inode.size - whole)
         return data
 
+    def pieces(self, inode: Inode) -> Iterator[bytes]:
+        """The content of a file, piece by piece."""
+        whole = inode.size if inode.layout == _PLAIN else inode.size - inode.size % self._block
+        if inode.layout not in (_PLAIN, _INLINE):
+            raise ValueError("of a layout that is not read here")
+        for at in range(0, whole, _PIECE):
+            yield self._bytes(inode.block * self._block + at, min(_PIECE, whole - at))
+        if whole < inode.size:
+            yield self._bytes(inode.data_at, inode.size - whole)
+
     def entries(self, directory: Inode) -> Iterator[tuple[str, int]]:
         """Names and inode numbers in a directory, with "." and ".."."""
         data = self.content(directory, _LARGEST_DIRECTORY)
@@ -123,7 +137,7 @@ class Reader:
         return None
 
     def xattrs(self, inode: Inode) -> dict[str, bytes]:
-        """Extended attributes (of the prefixes user, trusted and security)."""
+        """Extended attributes by their whole names."""
         if not inode.xattrs_at:
             return {}
         found: dict[str, bytes] = {}

@@ -133,7 +133,7 @@ class _Writer:
                 if entry.sparse and not data.strip(b"\0"):
                     os.lseek(fd, len(data), os.SEEK_CUR)
                 else:
-                    _write_all(fd, data)
+                    write_all(fd, data)
             if entry.sparse:
                 os.ftruncate(fd, entry.size)
             os.fchown(fd, entry.uid, entry.gid)
@@ -221,7 +221,8 @@ class _Writer:
             pass  # it was replaced later
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

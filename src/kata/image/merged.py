@@ -30,11 +30,11 @@ class Merged:
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         """Take open layers, the lowest first."""
-        self._root: Found = _visible([(reader, reader.root) for reader in reversed(readers)])
+        self.root: Found = _visible([(reader, reader.root) for reader in reversed(readers)])
 
     def find(self, path: str) -> Found:
         """What is at a path, links followed; empty if nothing is. Raises ``ValueError``."""
-        stack, links = [self._root], 0
+        stack, links = [self.root], 0
         wanted = list(reversed(path.split("/")))
         while wanted:
             part = wanted.pop()
@@ -60,7 +60,7 @@ class Merged:
 
     def directory(self, path: str) -> Inode | None:
         """The directory at a path, no link followed; None if there is none."""
-        found = self._root
+        found = self.root
         for part in path.split("/"):
             if not found or not stat.S_ISDIR(found[0][1].mode):
                 return None
@@ -80,6 +80,19 @@ def opened(layers: Sequence[str]) -> Iterator[Merged]:
     """The tree of EROFS files, the lowest first."""
     with contextlib.ExitStack() as stack:
         yield Merged([stack.enter_context(Reader(path)) for path in layers])
+
+
+def children(directory: Found) -> dict[str, Found]:
+    """What a directory shows, by name."""
+    found: dict[str, Found] = {}
+    for reader, inode in directory:
+        for name, nid in reader.entries(inode):
+            if name in (".", ".."):
+                continue
+            above = found.setdefault(name, [])
+            if not above or stat.S_ISDIR(above[-1][1].mode):
+                above.append((reader, reader.inode(nid)))
+    return {name: shown for name, each in found.items() if (shown := _visible(each))}
 
 
 def _step(directory: Found, name: str) -> Found:

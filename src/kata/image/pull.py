@@ -12,7 +12,7 @@ import time
 from _sha256 import sha256
 
 from kata.errors import ImageError
-from kata.image import changes, configuration, merged, transport
+from kata.image import changes, configuration, flatten, merged, transport
 from kata.image.progress import Progress
 from kata.image.reference import ARCHIVES, normalize, parse
 from kata.image.store import Image
@@ -90,6 +90,8 @@ def _store(layout: Layout, manifest: Manifest, store: Store, options: Options) -
             why=f"{len(manifest.layers)} layers, {len(config.diff_ids)} diff ids",
         )
     layers = _layers(layout, manifest, config, store, options)
+    if len(layers) > flatten.MOST:
+        layers = flatten.at_most(store, layers, options.progress)
     return finished(image_id, config, layers, (manifest.digest,))
 
 

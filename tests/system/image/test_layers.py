@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 
+from kata.image.flatten import MOST
 from kata.image.pull import fetch
 from kata.image.store import Store
 from support.host import need_tool
@@ -278,3 +279,19 @@ def test_as_umoci_merges_layers(store, directory):
         ours, theirs = facts(root), facts(oracle)
     marks = {path for path in ours if ours[path][1:2] == ((0, 0),)}
     assert {path: ours[path] for path in ours.keys() - marks} == theirs
+
+
+def test_very_many_layers(store, directory):
+    """The lowest of more layers than a machine takes are made one that shows just the same."""
+    layers = [everything(), pax(), *whiteouts()]
+    layers += [Archive().file(f"n/{n}").file(f"n/.wh.{n - 3}").bytes() for n in range(14)]
+    image = stored(store, directory, *layers)
+    assert len(image.layers) == MOST
+    few = Store(f"{directory}/few")
+    single = [stored(few, f"{directory}/s{n}", layer) for n, layer in enumerate(layers)]
+    os.mkdir(f"{directory}/one")
+    with mounted(image.layers, directory) as ours:
+        other_layers = [layer for each in single for layer in each.layers]
+        with mounted(other_layers, f"{directory}/one") as all_:
+            one, other = snapshot(ours, ignore=(".",)), snapshot(all_, ignore=(".",))
+    assert one == other
