@@ -74,15 +74,14 @@ def _row(item: Mapping[str, Any], now_ns: int) -> Sequence[str]:
         state = f"damaged: {item['flaw']}" if item["flaw"] else "damaged"
     else:
         state = "ready" if item["current"] else "stale"
-    if "memory_mib" not in item:
-        return (item["key"][:_SHOWN], "", "", "", "", "", state)
+    known = "memory_mib" in item  # its manifest could be read
     return (
         item["key"][:_SHOWN],
-        f"{item['machine_type']}, {item['accelerator']}",
-        f"{item['memory_mib']} MiB",
-        str(item["vcpus"]),
-        size(item["state_bytes"] + item["memory_bytes"]),
-        age(item["made_ns"], now_ns),
+        f"{item['machine_type']}, {item['accelerator']}" if known else "",
+        f"{item['memory_mib']} MiB" if known else "",
+        str(item["vcpus"]) if known else "",
+        size(item.get("state_bytes", 0) + item.get("memory_bytes", 0)),
+        age(item.get("made_ns", 0), now_ns),
         state,
     )
 
