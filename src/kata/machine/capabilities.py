@@ -46,7 +46,7 @@ def capabilities_of(machine: Machine) -> Capabilities:
 def require(machine: Machine, **needs: bool) -> None:
     """Raises ``Unsupported`` naming every ability that is needed and not there."""
     have = fields(capabilities_of(machine))
-    missing = [name.replace("_", " ") for name, needed in needs.items() if needed and not have[name]]
+    missing = [n.replace("_", " ") for n, needed in needs.items() if needed and not have[n]]
     if missing:
         raise Unsupported(
             f'a machine of type "{machine.machine_type}" has no {" and no ".join(missing)}',
