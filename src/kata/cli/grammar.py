@@ -81,9 +81,7 @@ GLOBALS: tuple[tuple[Any, ...], ...] = (
     ("config", "", "FILE", "value", "read this configuration file", (), "file"),
     ("root", "", "DIR", "value", "keep the state of running containers here", (), "directory"),
     ("data-root", "", "DIR", "value", "keep images and templates here", (), "directory"),
-    ("log-level", "", "LEVEL", "value", "how much to tell: error, warning, info or debug",
-     ("error", "warning", "info", "debug")),
-    ("debug", "", "", "flag", "tell everything, with a traceback for every error"),
+    ("debug", "", "", "flag", "print a traceback with every error"),
 )
 _FORMAT = ("format", "", "FORMAT", "value", "print a table or json", ("table", "json"))
 _QUIET = ("quiet", "q", "", "flag", "print only ids")

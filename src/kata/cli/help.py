@@ -54,11 +54,11 @@ def overview(*, described: bool = False) -> str:
     for title, members in grammar.SECTIONS:
         lines.append(f"{title}:")
         lines += [f"  {_heading(name):<12} {_summary(name)}" for name in members]
+    options = _with_help(grammar.global_options(), version=True)
     if described:
-        lines.append("Options:")
-        lines += _describe(_with_help(grammar.global_options(), version=True))
+        lines += ["Options:", *_describe(options)]
     else:
-        lines += _listed(grammar.global_options(), "Options:", " " * 8)
+        lines += _listed(options, "Options:", " " * 8)
     return _text(lines)
 
 

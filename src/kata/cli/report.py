@@ -49,9 +49,8 @@ def report_unexpected(error: Exception, options: Options) -> int:
 
 
 def debugging(options: Options) -> bool:
-    """Whether the user wants to be told everything."""
-    values = options.__dict__  # may lack both: the error may be in the global options
-    return bool(values.get("debug")) or values.get("log_level") == "debug"
+    """Whether the user wants to see tracebacks; the error may be in the global options."""
+    return bool(options.__dict__.get("debug"))
 
 
 def _describe(error: Exception) -> str:

@@ -66,7 +66,8 @@ def test_what_is_printed(capsys, words, code, begins):
         (["help", "zzz"], 1, 'kata: unknown command "zzz"\n'),
         (["--rot", "/x", "ps"], 125, 'kata: unknown option "--rot": did you mean --root?\n'),
         (["run", "--nmae"], 125, 'kata: unknown option "--nmae": did you mean --name?\n'),
-        (["--log-level", "loud", "ps"], 125, 'kata: invalid value "loud" for --log-level'),
+        (["version", "--format", "xml"], 125, 'kata: invalid value "xml" for --format'),
+        (["--root"], 125, "kata: option --root needs a value: --root DIR\n"),
     ],
 )
 def test_usage_errors_are_one_line_and_a_hint(capsys, words, code, message):
