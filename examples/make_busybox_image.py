@@ -67,6 +67,8 @@ class Layout:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        if os.path.lexists(path) and not os.path.exists(f"{path}/oci-layout"):
+            sys.exit(f'"{path}" exists and is no OCI layout')
         shutil.rmtree(path, ignore_errors=True)
         os.makedirs(f"{path}/blobs/sha256")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CACHE = "/var/cache/kata/packages"
 _ARCHITECTURE = "amd64"
+_METAPACKAGES = ("linux-image-amd64", "python3-minimal")
 _PLAIN = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _URI = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 
@@ -59,44 +60,33 @@ def refresh() -> None:
     commands.run(["apt-get", "-qq", "update"], environment=_PLAIN)
 
 
-def field(name: str, key: str) -> str:
-    """A field of the newest available version of a package; empty if it has none.
-
-    Raises ``HostError`` if there is no such package.
-    """
-    text = commands.run(
-        ["apt-cache", "show", "--no-all-versions", name], environment=_PLAIN
-    ).decode()  # fmt: skip
-    for line in text.splitlines():
-        if line.startswith(f"{key}: "):
-            return line[len(key) + 2 :]
-    return ""
+def _shown(names: Sequence[str]) -> str:
+    """What apt knows of the newest version of packages. Raises ``HostError`` if one is unknown."""
+    argv = ["apt-cache", "show", "--no-all-versions", *names]
+    return commands.run(argv, environment=_PLAIN).decode()
 
 
 def exists(name: str) -> bool:
     """Whether apt knows a package of this name."""
     try:
-        return bool(field(name, "Package"))
+        return bool(_shown([name]))
     except HostError:
         return False
 
 
-def kernel_package() -> str:
-    """The package of the release's current kernel, e.g. ``linux-image-6.1.0-56-amd64``."""
-    return _dependency("linux-image-amd64", r"linux-image-\d\S*")
+def release() -> tuple[str, str]:
+    """The package of the release's kernel (``linux-image-6.1.0-56-amd64``), its Python (``3.11``).
 
-
-def python_version() -> str:
-    """The release's Python, e.g. ``3.11``."""
-    return _dependency("python3-minimal", r"python3\.\d+-minimal")[len("python") : -len("-minimal")]
-
-
-def _dependency(name: str, pattern: str) -> str:
-    text = f"{field(name, 'Pre-Depends')}, {field(name, 'Depends')}"
-    found = re.search(rf"(?:^|[\s,])({pattern})(?=[\s,]|$)", text)
-    if found is None:
-        raise HostError(f'package "{name}"', why=f"depends on nothing like {pattern}")
-    return found[1]
+    Raises ``HostError`` if apt knows none.
+    """
+    text = _shown(_METAPACKAGES)
+    needed = re.findall(r"^(?:Pre-)?Depends: (.*)$", text, re.MULTILINE)
+    words = re.split(r"[\s,]+", " ".join(needed))
+    kernels = [word for word in words if re.fullmatch(r"linux-image-\d\S*", word)]
+    pythons = [word for word in words if re.fullmatch(r"python3\.\d+-minimal", word)]
+    if not kernels or not pythons:
+        raise HostError(f"packages {' and '.join(_METAPACKAGES)}", why="depend on nothing known")
+    return kernels[0], pythons[0].removeprefix("python").removesuffix("-minimal")
 
 
 def library_packages(soname: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from kata.image import (
     commands,
     cpio,
     debian,
+    freshness,
     guest_store,
     guest_tree,
     kernel,
@@ -63,7 +64,7 @@ class Supply:
 
     def names(self) -> tuple[str, str]:
         """The kernel's package, and the version of Python, of this release."""
-        return self._retried(lambda: (debian.kernel_package(), debian.python_version()))
+        return self._retried(debian.release)
 
     def bring(self, names: Sequence[str]) -> list[str]:
         """Fetch packages by name; the paths of their files. Raises ``HostError``."""
@@ -89,21 +90,30 @@ class Supply:
         return action()
 
 
-def build(destination: str, *, say: Say, cache: str = debian.CACHE, ours: str = OURS) -> GuestImage:
+def build(
+    destination: str, *, say: Say, cache: str = debian.CACHE, ours: str = OURS, anew: bool = False
+) -> GuestImage:
     """Build the image, put it below ``destination`` and make it the default.
 
+    A default image that would come out the same is kept, unless it shall be built ``anew``.
     ``say`` is told of each step; ``ours`` is the directory that holds our package. Raises
     ``HostError`` (no apt, no network, no space, …) or ``ImageError``; nothing is left then.
     """
     debian.require_host()
     commands.require("zstd")
+    current = None if anew else freshness.current(destination, ours)
+    if current is not None:
+        say(f"guest image {current.digest[:12]} is up to date")
+        return current
     with guest_store.building(destination) as workdir:
         parts = gather(Supply(cache, say), workdir, ours, say)
         say("packing the first file system")
         tree = cpio.archive(parts.entries, mtime=int(os.environ.get("SOURCE_DATE_EPOCH", "0")))
         initrd = commands.run(_ZSTD, data=tree)
         files = {KERNEL: parts.kernel.image, INITRD: initrd}
-        image = guest_store.publish(destination, workdir, files, _manifest(parts, files))
+        notes = {"recipe": freshness.recipe(ours, [m.name for m in parts.agent.ours])}
+        manifest = _manifest(parts, files)
+        image = guest_store.publish(destination, workdir, files, manifest, notes)
     say(
         f"guest image {image.digest[:12]}: kernel {image.kernel_release}, "
         f"{image.sizes[0] / 1e6:.1f} MB; initramfs {image.sizes[1] / 1e6:.1f} MB "

@@ -62,18 +62,27 @@ def _sweep(root: str) -> None:
 
 
 def publish(
-    root: str, workdir: str, files: Mapping[str, bytes], manifest: Mapping[str, object]
+    root: str,
+    workdir: str,
+    files: Mapping[str, bytes],
+    manifest: Mapping[str, object],
+    notes: Mapping[str, object],
 ) -> GuestImage:
-    """Write an image, give it its name and make it the default; an equal one is kept as it is."""
+    """Write an image, give it its name and make it the default; an equal one is kept.
+
+    ``notes`` stand in the manifest, and do not count for the digest.
+    """
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
     stage, target = f"{workdir}/image", f"{root}/{digest[:_SHOWN]}"
     os.mkdir(stage, 0o755)
     for name, data in files.items():
         _write(f"{stage}/{name}", data)
-    shown = json.dumps({"digest": digest, **manifest}, indent=1) + "\n"
+    shown = json.dumps({"digest": digest, **manifest, **notes}, indent=1) + "\n"
     _write(f"{stage}/{MANIFEST}", shown.encode())
-    if not _is_good(target, digest):
+    if _is_good(target, digest):
+        os.rename(f"{stage}/{MANIFEST}", f"{target}/{MANIFEST}")
+    else:
         if os.path.lexists(target):
             os.rename(target, f"{workdir}/damaged")
         os.rename(stage, target)
