@@ -6,7 +6,9 @@ import os
 from select import EPOLLPRI
 
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
+from kata.guest.process import Outcome
 from kata.linux.namespaces import KINDS
+from kata.wire.agent_api import Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Container:
         self._loop = loop
         self._init: Process | None = None
         self._execs: dict[str, Process] = {}
-        self._oom_fd, self._oom_kills = -1, 0
+        self._watched: set[int] = set()  # files of the group whose changes we are told of
 
     @property
     def init(self) -> Process:
@@ -114,28 +116,58 @@ class Container:
 
     def watch_oom(self, callback: Callable[[str], None]) -> None:
         """Call back with the id whenever the kernel killed a process for want of memory."""
+        seen = 0
+
+        def changed(_text: str) -> None:
+            nonlocal seen
+            kills = self.group.event("memory.events", "oom_kill")
+            if kills > seen:
+                seen = kills
+                callback(self.id)
+
+        self._watch("memory.events", changed)
+
+    def freeze(self, frozen: bool) -> Outcome:  # noqa: FBT001 - a state, not an option
+        """Stop or continue every process; the outcome is there when all have."""
+        outcome = Outcome()
+        wanted = f"frozen {int(frozen)}"
+
+        def changed(text: str) -> None:
+            if wanted in text:
+                self._forget(watch)
+                outcome.settle(Empty())
+
+        watch = self._watch("cgroup.events", changed)
+        self.group.freeze(frozen)
+        changed(self.group.read("cgroup.events"))
+        return outcome
+
+    def _watch(self, name: str, callback: Callable[[str], None]) -> int:
+        """Call back with the text of a file of the group when it changed; the descriptor."""
         try:
-            fd = os.open(f"{self.group.path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"{self.group.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return
+            return -1
         os.read(fd, 4096)
 
         def changed(_events: int) -> None:
-            os.lseek(fd, 0, os.SEEK_SET)
-            os.read(fd, 4096)  # the kernel wants it read before it tells of the next change
-            kills = self.group.event("memory.events", "oom_kill")
-            if kills > self._oom_kills:
-                self._oom_kills = kills
-                callback(self.id)
+            if fd in self._watched:
+                os.lseek(fd, 0, os.SEEK_SET)
+                callback(os.read(fd, 4096).decode())  # read: else no further change is told
 
-        self._oom_fd = fd
+        self._watched.add(fd)
         self._loop.watch(fd, EPOLLPRI, changed)
+        return fd
+
+    def _forget(self, fd: int) -> None:
+        if fd in self._watched:
+            self._watched.remove(fd)
+            self._loop.forget(fd)
+            os.close(fd)
 
     def close(self) -> None:
         """Give up every descriptor."""
-        if self._oom_fd >= 0:
-            self._loop.forget(self._oom_fd)
-            os.close(self._oom_fd)
-            self._oom_fd = -1
+        for fd in list(self._watched):
+            self._forget(fd)
         for process in (*self._execs.values(), *((self._init,) if self._init else ())):
             process.close()

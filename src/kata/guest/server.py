@@ -290,15 +290,13 @@ class Agent:
         container.group.set(document(request.resources, "resources"))
         return Empty()
 
-    def pause(self, request: api.ContainerRequest) -> Message:
+    def pause(self, request: api.ContainerRequest) -> Outcome:
         """Freeze every process of a container."""
-        self._container(request.container_id).group.freeze(True)
-        return Empty()
+        return self._container(request.container_id).freeze(True)
 
-    def resume(self, request: api.ContainerRequest) -> Message:
+    def resume(self, request: api.ContainerRequest) -> Outcome:
         """Let the processes of a container go on."""
-        self._container(request.container_id).group.freeze(False)
-        return Empty()
+        return self._container(request.container_id).freeze(False)
 
     def delete(self, request: api.DeleteRequest) -> Message | Outcome:
         """Remove a container that ended; one that was never started, or by force, is killed."""
