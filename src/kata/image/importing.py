@@ -14,7 +14,7 @@ from kata.errors import ImageError, InvalidInput
 from kata.image import changes, compression, configuration, erofs, scratch, unpack
 from kata.image.oci_layout import digest_of
 from kata.image.pull import Options, fetch, finished
-from kata.image.reference import has_transport, normalize
+from kata.image.reference import has_transport, is_id, normalize
 from kata.image.unpack import Built, Work
 from kata.wire import quickjson
 from kata.wire.record import replace
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kata.image.store import Image, Store
 
 _DEFAULT = Options()
-_MOST_PROBED = 5000  # entries of an archive, which has its index among the first or few
+_MOST_PROBED = 5000  # entries of an archive
 _LARGEST_INDEX = 4 << 20
 
 
@@ -58,11 +58,20 @@ def _kind(path: str) -> str:
     """The transport for an archive that holds an image, "" for one that holds a root."""
     found = ""
     for member, _ in _members(path):
-        if member.name.removeprefix("./") == "oci-layout":
-            found = found or "oci-archive"
-        elif member.name == "manifest.json":
+        name = member.name.removeprefix("./")
+        if name == "oci-layout":
+            found = "oci-archive"
+        elif name == "manifest.json":
             return "docker-archive"
+        if not _of_an_image(name.partition("/")[0]):
+            return found
     return found
+
+
+def _of_an_image(name: str) -> bool:
+    """Whether the archive of an image may have this at its top; a root has other things there."""
+    known = ("", ".", "blobs", "repositories", "oci-layout")
+    return name in known or name.endswith((".json", ".tar")) or (len(name) == 64 and is_id(name))
 
 
 def _members(path: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
