@@ -1,0 +1,188 @@
+#!/usr/bin/python3
+"""Install pykata below a prefix, and take exactly that away again.
+
+    install.py install|uninstall PREFIX [DESTDIR]
+
+The one rule: what was installed is recorded, with digests, in PREFIX/lib/kata/installed.json;
+only that is removed, and a configuration that somebody edited is neither overwritten nor removed.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import json
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PROGRAMS = ("kata", "kata-runtime", "containerd-shim-kata-v2")
+CONFIGURATION = "/etc/kata-containers/configuration.toml"
+RECORD = "installed.json"
+LAUNCHER = """\
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "{library}")
+
+from kata.cli.main import enter
+
+enter(sys.argv[1:], "{program}")
+"""
+
+
+class Installation:
+    """One prefix; paths are as they will be on the machine, ``destdir`` is only written below."""
+
+    def __init__(self, prefix: str, destdir: str) -> None:
+        self.prefix = prefix
+        self.destdir = destdir
+        self.library = f"{prefix}/lib/kata"
+        self.guest = f"{prefix}/share/kata"
+        self.digests: dict[str, str] = {}
+
+    def place(self, path: str) -> str:
+        """Where a path of the machine is written to."""
+        return f"{self.destdir}{path}"
+
+    def install(self) -> None:
+        """Install everything but the guest image."""
+        before = self.recorded()
+        self.package()
+        for program in PROGRAMS:
+            text = LAUNCHER.format(library=self.library, program=program)
+            self.write(f"{self.prefix}/bin/{program}", text.encode(), 0o755)
+        for shell, path in (
+            ("bash", f"{self.prefix}/share/bash-completion/completions/kata"),
+            ("zsh", f"{self.prefix}/share/zsh/site-functions/_kata"),
+        ):
+            self.write(path, kata("completion", shell), 0o644)
+        self.configuration(before.get(CONFIGURATION, ""))
+        self.extras()
+        with open(self.place(f"{self.library}/{RECORD}"), "w", encoding="utf-8") as file:
+            json.dump(self.digests, file, indent=1)
+
+    def package(self) -> None:
+        """Our package, compiled so that no source is compared with its bytes at a start."""
+        target = self.place(f"{self.library}/kata")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(
+            f"{CHECKOUT}/src/kata", target, ignore=shutil.ignore_patterns("__pycache__")
+        )
+        good = compileall.compile_dir(
+            target, quiet=1, stripdir=target, prependdir=f"{self.library}/kata",
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )  # fmt: skip
+        if not good:
+            sys.exit("the package does not compile")
+
+    def extras(self) -> None:
+        """The libraries that make tables nicer; everything works without them."""
+        target = self.place(f"{self.library}/extras")
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            subprocess.run(["/usr/bin/python3", "-m", "venv", target], check=True)
+            subprocess.run(
+                [f"{target}/bin/python", "-m", "pip", "install", "--quiet", "rich>=13"],
+                check=True, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError):
+            shutil.rmtree(target, ignore_errors=True)
+            print("note: the library rich could not be installed; tables will be plain")
+
+    def configuration(self, installed: str) -> None:
+        """The commented defaults, unless somebody edited the file: then beside it."""
+        data = subprocess.run(
+            ["/usr/bin/python3", "-IS", "-c",
+             f"import sys; sys.path.insert(0, {CHECKOUT + '/src'!r})\n"
+             "from kata.config.render import toml; sys.stdout.write(toml())"],
+            stdout=subprocess.PIPE, check=True,
+        ).stdout  # fmt: skip
+        present = digest(self.place(CONFIGURATION))
+        self.digests[CONFIGURATION] = hashlib.sha256(data).hexdigest()
+        if present in ("", installed, self.digests[CONFIGURATION]):
+            self.write(CONFIGURATION, data, 0o644)
+            return
+        self.digests[CONFIGURATION] = installed
+        self.write(f"{CONFIGURATION}.new", data, 0o644)
+        print(f'note: "{CONFIGURATION}" was edited and is kept; the new one is beside it, as .new')
+
+    def write(self, path: str, data: bytes, mode: int) -> None:
+        """Write a file in one step, and record it."""
+        target = self.place(path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(f"{target}.writing", "wb") as file:
+            file.write(data)
+        os.chmod(f"{target}.writing", mode)
+        os.replace(f"{target}.writing", target)
+        self.digests[path] = hashlib.sha256(data).hexdigest()
+
+    def recorded(self) -> dict[str, str]:
+        """The files of the installation that is there, with their digests."""
+        try:
+            with open(self.place(f"{self.library}/{RECORD}"), encoding="utf-8") as file:
+                return dict(json.load(file))
+        except FileNotFoundError:
+            return {}
+
+    def uninstall(self) -> None:
+        """Remove what ``install`` and the guest image builder put below the prefix."""
+        recorded = self.recorded()
+        if not recorded:
+            sys.exit(f'nothing is installed below "{self.place(self.prefix)}"')
+        for path, known in recorded.items():
+            target = self.place(path)
+            if path == CONFIGURATION and digest(target) not in ("", known):
+                print(f'note: "{path}" was edited and is kept')
+            elif os.path.lexists(target):
+                os.unlink(target)
+        for directory in (self.library, self.guest):
+            shutil.rmtree(self.place(directory), ignore_errors=True)
+        for path in recorded:
+            self.prune(os.path.dirname(path))
+
+    def prune(self, directory: str) -> None:
+        """Remove directories that hold nothing any more, as far up as they are ours."""
+        ours = ("/bash-completion", "/completions", "/zsh", "/site-functions", "/kata-containers")
+        while directory.endswith(ours):
+            try:
+                os.rmdir(self.place(directory))
+            except OSError:
+                return
+            directory = os.path.dirname(directory)
+
+
+def kata(*arguments: str) -> bytes:
+    """What the command of this checkout prints."""
+    argv = [f"{CHECKOUT}/bin/kata", *arguments]
+    return subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
+
+
+def digest(path: str) -> str:
+    """The SHA-256 of a file; empty if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
+
+
+def main(arguments: list[str]) -> None:
+    """Do what the command line says."""
+    if len(arguments) not in (2, 3) or arguments[0] not in ("install", "uninstall"):
+        sys.exit("usage: install.py install|uninstall PREFIX [DESTDIR]")
+    action, prefix, destdir = [*arguments, ""][:3]
+    if not prefix.startswith("/"):
+        sys.exit("the prefix must be an absolute path")
+    installation = Installation(prefix.rstrip("/"), destdir.rstrip("/"))
+    if action == "install":
+        installation.install()
+    else:
+        installation.uninstall()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
