@@ -22,7 +22,7 @@ MOUNTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("/sys", "sysfs", (*_SECURE, "ro")),
     ("/sys/fs/cgroup", "cgroup", ("ro", *_SECURE)),
     ("/dev/mqueue", "mqueue", _SECURE),
-    ("/dev/shm", "tmpfs", (*_SECURE, "mode=1777")),
+    ("/dev/shm", "tmpfs", (*_SECURE, "mode=1777", "size=67108864")),
 )  # fmt: skip
 MASKED = (
     "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
