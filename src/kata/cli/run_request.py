@@ -13,6 +13,7 @@ from kata.oci.defaults import (
     ProcessRequest,
     Resources,
     image_environment,
+    tweaked_capabilities,
 )
 from kata.oci.signals import number
 from kata.oci.users import resolve
@@ -51,6 +52,7 @@ class Source:
 def build(options: Options, config: Config) -> RunRequest:
     """The request. Raises ``InvalidInput``, ``NotFound`` or ``ImageError``; nothing was started."""
     command = _words(options)
+    tweaked_capabilities(tuple(options.cap_add), tuple(options.cap_drop))  # refuses unknown ones
     source = _rootfs(options.rootfs) if options.rootfs else _image(options, config)
     container_id = new_id()
     hostname = options.hostname or container_id[:12]

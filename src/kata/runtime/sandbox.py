@@ -86,6 +86,16 @@ class Sandbox:
         """The process id of the VMM."""
         return self._vm.pid if self._vm is not None else 0
 
+    @property
+    def template(self) -> str:
+        """The key of the template it was copied from; empty after a cold boot."""
+        return self._launch.template.key if self._launch.template else ""
+
+    @property
+    def accelerator(self) -> str:
+        """What runs the guest's code: kvm or tcg."""
+        return self._launch.machine.accelerator
+
     def launch(self) -> None:
         """Spawn the share's daemon and the VMM; returns while they start. Raises ``HostError``."""
         request, runtime = self._request, self._config.runtime

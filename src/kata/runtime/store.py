@@ -121,6 +121,13 @@ class Store:
         """Replace the state on disk, all or nothing."""
         write_atomic(f"{self.directory(state.id)}/state.json", json.dumps(fields(state)).encode())
 
+    def save_spec(self, container_id: str, spec: bytes) -> None:
+        """Keep the configuration that the guest was given, for ``kata inspect``; best effort."""
+        try:
+            write_atomic(f"{self.directory(container_id)}/config.json", spec)
+        except OSError:
+            pass  # nothing depends on it
+
     def load(self, container_id: str) -> ContainerState:
         """The state, corrected if its supervisor died; raises ``NotFound``."""
         try:

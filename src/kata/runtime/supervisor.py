@@ -146,9 +146,10 @@ class Supervisor:
         self._container = container
         self._change(
             status=states.RUNNING, pid=os.getpid(), vmm_pid=sandbox.vmm_pid,
-            started_ns=time.time_ns(),
+            started_ns=time.time_ns(), template=sandbox.template, accelerator=sandbox.accelerator,
         )  # fmt: skip
         self._started.set()
+        self._store.save_spec(self._state.id, plan.spec)
 
     def _change(self, **changes: object) -> None:
         self._state = replace(self._state, **changes)
