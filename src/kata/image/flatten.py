@@ -37,7 +37,7 @@ def at_most(
     names = "\n".join(os.path.basename(path) for path in paths)
     key = hashlib.sha256(names.encode()).hexdigest() + "-merged"
     try:
-        with scratch.lock(f"{store.scratch}/layer-{key}.lock"):
+        with scratch.layer_lock(store.scratch, key):
             layer = unpack.present(store, key)
             if layer is None:
                 with scratch.directory(store.scratch) as directory:

@@ -122,7 +122,7 @@ def _root(source: str, store: Store, options: Options) -> Image:
         try:
             with scratch.directory(store.scratch) as directory:
                 built = _layer(source, directory, options)
-                with scratch.lock(f"{store.scratch}/layer-{built.diff_id}.lock"):
+                with scratch.layer_lock(store.scratch, built.diff_id):
                     layer = unpack.present(store, built.key)
                     layer = layer or unpack.install(store, directory, built)
         except OSError as error:

@@ -15,8 +15,9 @@ from kata.errors import HostError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-_LOCK, _OURS = ".lock", "image-"
+_LOCK, _OURS, _LAYER = ".lock", "image-", "layer-"
 
 
 @contextlib.contextmanager
@@ -30,6 +31,11 @@ def directory(root: str) -> Iterator[str]:
             yield path
         finally:
             remove_tree(path)
+
+
+def layer_lock(root: str, key: str) -> AbstractContextManager[bool]:
+    """The lock on making the layer of a key."""
+    return lock(f"{root}/{_LAYER}{key}{_LOCK}")
 
 
 @contextlib.contextmanager
@@ -98,6 +104,10 @@ def collect(root: str) -> list[str]:
             if held and os.path.lexists(path):
                 remove_tree(path)
                 removed.append(path)
+    for name in names:
+        if name.startswith(_LAYER) and name.endswith(_LOCK):
+            with lock(f"{root}/{name}", wait=False):
+                pass  # taking it and letting go removes it
     return removed
 
 

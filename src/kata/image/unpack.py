@@ -85,7 +85,7 @@ def ensure(
     if known:
         return known
     try:
-        with scratch.lock(f"{store.scratch}/layer-{diff_id}.lock"):
+        with scratch.layer_lock(store.scratch, diff_id):
             known = present(store, diff_id)
             if known:
                 return known
