@@ -174,6 +174,6 @@ def _columns() -> int:
     import os
 
     try:
-        return max(os.get_terminal_size(sys.stderr.fileno()).columns, 20)
+        return max(os.get_terminal_size(sys.stderr.fileno()).columns or 80, 20)
     except OSError:
         return 80
