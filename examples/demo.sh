@@ -17,6 +17,9 @@ table() { # the lines of facts, host's and container's, side by side
     done
 }
 
+# the first start of all makes the template that others are copied from
+"$kata" run --rm --network none "oci:$image" true
+
 timing=$(mktemp)
 trap 'rm -f "$timing"' EXIT
 echo "\$ kata run --rm --timing oci:build/busybox-image sh -c '$facts'"

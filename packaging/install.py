@@ -95,12 +95,10 @@ class Installation:
 
     def configuration(self, installed: str) -> None:
         """The commented defaults, unless somebody edited the file: then beside it."""
-        data = subprocess.run(
-            ["/usr/bin/python3", "-IS", "-c",
-             f"import sys; sys.path.insert(0, {CHECKOUT + '/src'!r})\n"
-             "from kata.config.render import toml; sys.stdout.write(toml())"],
-            stdout=subprocess.PIPE, check=True,
-        ).stdout  # fmt: skip
+        make = "from kata.config.render import toml; print(toml(), end='')"
+        program = f"import sys; sys.path.insert(0, {CHECKOUT + '/src'!r}); {make}"
+        argv = ["/usr/bin/python3", "-IS", "-c", program]
+        data = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
         present = digest(self.place(CONFIGURATION))
         self.digests[CONFIGURATION] = hashlib.sha256(data).hexdigest()
         if present in ("", installed, self.digests[CONFIGURATION]):
