@@ -15,9 +15,9 @@ from kata.guest import pipes, staged
 from kata.guest.confine import Confinement, default_signals, execute, find_program
 from kata.guest.rootfs import Rootfs, console, failed
 from kata.guest.spec import MALFORMED, namespaces
+from kata.linux import capabilities, sysctl, tty
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
-from kata.linux import sysctl, tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,17 +91,19 @@ class Child:
         spec: dict[str, Any] = self._plan["spec"]
         self._enter_namespaces(parked=bool(stage))
         self._name_host(spec)
-        self._adjust(spec)
+        self._adjust(spec, parked=bool(stage))
         linux = spec.get("linux") or {}
         choice = staged.NOTHING
         if stage:
+            self._confinement.bounded = capabilities.mask_of(staged.CAPABILITIES)
+            self._confinement.keyed = True
             mounts = spec.get("mounts") or []
             masked, readonly = linux.get("maskedPaths") or [], linux.get("readonlyPaths") or []
             still = {k for k, path in namespaces(spec).items() if not path}
             choice = staged.choose(mounts, masked, readonly, still)
         os.umask(0)  # modes of what is made are those asked for
-        root = Rootfs(spec, stage, choice)
-        root.build(self._plan["files"])
+        root = Rootfs(spec, stage, choice, mounted=self._plan["mounted"])
+        root.build(self._plan["files"], self._plan["contents"])
         root.enter()
         os.setsid()
         self._open_terminal(bind_console=True)
@@ -144,11 +146,16 @@ class Child:
         if spec.get("domainname"):
             sc.setdomainname(spec["domainname"])
 
-    def _adjust(self, spec: dict[str, Any]) -> None:
+    def _adjust(self, spec: dict[str, Any], *, parked: bool) -> None:
         """What is written through the agent's /proc, which the container's is not fit for."""
         self._adjust_oom()
         own = namespaces(spec)
-        for name, value in ((spec.get("linux") or {}).get("sysctl") or {}).items():
+        wanted = dict((spec.get("linux") or {}).get("sysctl") or {})
+        if parked and own.get("network") == "":
+            for name, (value, default) in staged.SYSCTLS.items():
+                if wanted.setdefault(name, default) == value:
+                    del wanted[name]
+        for name, value in wanted.items():
             kind = sysctl.namespace_of(name)
             if not kind or kind not in own:
                 raise InvalidInput(f'sysctl "{name}" is not in a namespace of the container')
@@ -159,7 +166,7 @@ class Child:
 
     def _adjust_oom(self) -> None:
         score = self._process.get("oomScoreAdj")
-        if score is not None:
+        if score:  # 0 is what the agent's children have
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, str(int(score)).encode())
             os.close(fd)

@@ -43,19 +43,22 @@ class Confinement:
         self.env = environment(process)
         self._cwd = process.get("cwd") or "/"
         self._filtered = False
+        self.bounded = capabilities.EVERY  # what the bounding set still holds
+        self.keyed = False  # whether the session keyring is our own already
 
     def apply(self, *, make_cwd: bool) -> None:
         """Everything up to, not including, a filter that may only come last."""
         for number, soft, hard in self._limits:
             rlimits.apply(number, soft, hard)
         os.umask(self._umask)
-        self._new_keyring()
+        if not self.keyed:
+            new_keyring()
         if self._no_new_privileges:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         entered = self._enter_cwd(make=make_cwd)
         if not self._no_new_privileges:
             self.filter()
-        capabilities.limit_bounding(self._masks["bounding"])
+        capabilities.limit_bounding(self._masks["bounding"], self.bounded)
         self._become_user()
         if not entered:
             self._change_directory()
@@ -67,12 +70,6 @@ class Confinement:
         if self._seccomp and not self._filtered:
             self._filtered = True
             syscalls.seccomp_set_filter(self._seccomp, self._seccomp_flags)
-
-    def _new_keyring(self) -> None:
-        try:
-            syscalls.syscall(syscalls.SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
-        except OSError:
-            pass  # a kernel without keyrings has none to share
 
     def _become_user(self) -> None:
         switching = self.uid != 0
@@ -109,6 +106,14 @@ class Confinement:
             os.chdir(self._cwd)
         except OSError as error:
             raise _cwd_error(self._cwd, error) from None
+
+
+def new_keyring() -> None:
+    """Join a fresh session keyring, keyctl(2): a container's keys are its own."""
+    try:
+        syscalls.syscall(syscalls.SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    except OSError:
+        pass  # a kernel without keyrings has none to share
 
 
 def _cwd_error(cwd: str, error: OSError) -> GuestError:

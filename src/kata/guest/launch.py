@@ -10,11 +10,11 @@ from select import EPOLLIN
 
 from kata.errors import GuestError, InvalidInput, WrongState
 from kata.guest import pipes as wires
-from kata.guest import prepared, spawn
+from kata.guest import prepared, spawn, staged
 from kata.guest.child import Child
 from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
-from kata.guest.spec import CONTAINER_PREFIX, MALFORMED, document, namespaces
+from kata.guest.spec import CONTAINER_PREFIX, MALFORMED, bounding_set, document, namespaces
 from kata.guest.storage import Storages
 from kata.linux import devicefilter
 from kata.linux import namespaces as ns
@@ -89,7 +89,7 @@ class Launcher:
     def _create(self, request: CreateContainerRequest, spec: Spec) -> Container:
         wanted = namespaces(spec)
         spawn.flags_for(wanted)
-        parked = self._parked if prepared.fits(wanted) else None
+        parked = self._parked if prepared.fits(wanted, bounding_set(spec)) else None
         group = parked.group if parked else self._new_group()
         container = Container(self._loop, request.container_id, group, wanted)
         try:
@@ -98,7 +98,7 @@ class Launcher:
             _limit_devices(group, resources.get("devices") or [], parked)
             for storage in request.storages:
                 container.storages.append(self._storages.mount(storage))
-            plan = self._plan(request, spec, container)
+            plan = self._plan(request, spec, container, parked)
             if parked is not None:
                 container.init = self._wake(parked, plan)
             else:
@@ -123,23 +123,27 @@ class Launcher:
             parked.pipes.close()  # it leaves when there is no plan for it
             self._loop.on_exit(parked.pid, lambda _: parked.group.remove())
 
-    def _plan(self, request: CreateContainerRequest, spec: Spec, container: Container) -> Spec:
+    def _plan(
+        self, request: CreateContainerRequest, spec: Spec, container: Container,
+        parked: prepared.Parked | None,
+    ) -> Spec:  # fmt: skip
         seccomp, flags = _filter_of(request.seccomp)
         process: Spec = spec["process"]
+        contents, sources = self._write_files(request, container, _own_root(request, spec))
         return {
             "spec": spec, "process": process, "seccomp": seccomp, "seccomp_flags": flags,
             "streams": (request.stdin, request.stdout, request.stderr), "init": request.init,
-            "cgroup": container.group.path, "files": self._write_files(request, container),
-            "joins": self._joins(container.kinds),
+            "cgroup": container.group.path, "files": sources, "contents": contents,
+            "mounted": _own_root(request, spec), "joins": self._joins(container.kinds, parked),
         }  # fmt: skip
 
-    def _joins(self, wanted: dict[str, str]) -> dict[str, str]:
+    def _joins(self, wanted: dict[str, str], parked: prepared.Parked | None) -> dict[str, str]:
         """The namespaces to enter: kind -> path below the agent's /proc."""
         found = {
             kind: self.namespace_path(kind, path) for kind, path in wanted.items()
             if path and kind != "pid"
         }  # fmt: skip
-        if self._parked is not None and prepared.fits(wanted):
+        if parked is not None:
             for kind in prepared.PRIVATE:
                 if kind not in wanted:
                     found[kind] = ns.path_of(kind, os.getpid())
@@ -157,17 +161,25 @@ class Launcher:
         return ns.path_of(kind, other.init.pid)
 
     def _write_files(
-        self, request: CreateContainerRequest, container: Container
-    ) -> list[tuple[str, str, bool]]:
+        self, request: CreateContainerRequest, container: Container, own_root: bool  # noqa: FBT001
+    ) -> tuple[list[tuple[str, bytes, int]], list[tuple[str, str, bool]]]:
+        """Files to write into a root that is the container's own, and files to bind over others'.
+
+        The first are (path, content, mode), the second (path, source, read-only).
+        """
         if len(request.files) > _MAX_FILES:
             raise InvalidInput(f"{len(request.files)} files, the limit is {_MAX_FILES}")
+        contents: list[tuple[str, bytes, int]] = []
         found: list[tuple[str, str, bool]] = []
-        if request.files:
-            container.directory = f"{self._run}/{os.path.basename(container.group.path)}"
-            os.mkdir(container.directory, 0o700)
         for number, file in enumerate(request.files):
             if len(file.content) > _MAX_FILE or not file.path.startswith("/"):
                 raise InvalidInput(f'file "{file.path}" is too large or has no absolute path')
+            if own_root and not file.readonly:
+                contents.append((file.path, file.content, file.mode & 0o7777 or 0o644))
+                continue
+            if not container.directory:
+                container.directory = f"{self._run}/{os.path.basename(container.group.path)}"
+                os.mkdir(container.directory, 0o700)
             source = f"{container.directory}/{number}"
             fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -176,7 +188,7 @@ class Launcher:
             finally:
                 os.close(fd)
             found.append((file.path, source, file.readonly))
-        return found
+        return contents, found
 
     def _wake(self, parked: prepared.Parked, plan: Spec) -> Process:
         self._parked = None
@@ -264,10 +276,23 @@ class Launcher:
             os.rmdir(container.directory)
 
 
+def _own_root(request: CreateContainerRequest, spec: Spec) -> bool:
+    """Whether the root is an overlay made for this container alone, nothing over its files.
+
+    Small files can then be written into it; elsewhere they are bound over what is there.
+    """
+    root = spec["root"]["path"]
+    overlay = any(s.driver == "overlay" and s.mount_point == root for s in request.storages)
+    covered = [m["destination"].rstrip("/") + "/" for m in spec.get("mounts") or []]
+    return overlay and not any(f"{f.path}/".startswith(c) for f in request.files for c in covered)
+
+
 def _limit_devices(
     group: Group, rules: list[Spec], parked: prepared.Parked | None
 ) -> None:
     """Let the group use the devices that the rules allow, and no others."""
+    if parked is not None and rules == staged.DOCKER_RULES:
+        return
     program = devicefilter.compile_rules(rules)
     if parked is None:
         os.close(devicefilter.attach(group.path, program))

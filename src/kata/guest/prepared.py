@@ -10,7 +10,8 @@ import os
 
 from kata.guest import pipes, rootfs, spawn, staged
 from kata.guest.child import Child
-from kata.linux import devicefilter, mounts
+from kata.guest.confine import new_keyring
+from kata.linux import capabilities, devicefilter, mounts, sysctl
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
 from kata.wire.record import record
@@ -36,12 +37,13 @@ class Parked:
     devices_fd: int
 
 
-def fits(wanted: dict[str, str]) -> bool:
-    """Whether a container with these namespaces can grow from a parked child.
+def fits(wanted: dict[str, str], bounding: list[str]) -> bool:
+    """Whether a container with these namespaces and capabilities can grow from a parked child.
 
-    These three cannot be changed any more; the others can be left for those of someone else.
+    These three namespaces cannot be changed any more; the others can be left for those of
+    someone else. What left the bounding set does not come back.
     """
-    if "user" in wanted or "time" in wanted:
+    if "user" in wanted or "time" in wanted or not set(bounding) <= set(staged.CAPABILITIES):
         return False
     return all(wanted.get(kind) == "" for kind in ("mount", "pid", "cgroup"))
 
@@ -68,6 +70,10 @@ def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:
     sc.mount("", "/", None, sc.MS_SLAVE | sc.MS_REC)
     ns.loopback_up()
     set_stage(stage)
+    for name, (value, _) in staged.SYSCTLS.items():
+        sysctl.write(name, value)
+    new_keyring()
+    capabilities.limit_bounding(capabilities.mask_of(staged.CAPABILITIES))
     pipes.report(wires.child_report, PARKED)
     plan = pipes.receive_plan(wires.child_go)
     if plan is not None:

@@ -24,7 +24,11 @@ _ENOTDIR, _ENOENT = 20, 2
 class Rootfs:
     """Builds and enters the root of one container."""
 
-    def __init__(self, spec: dict[str, Any], stage: str, choice: staged.Choice) -> None:
+    def __init__(
+        self, spec: dict[str, Any], stage: str, choice: staged.Choice, *, mounted: bool
+    ) -> None:
+        """``mounted``: the root is a mount of its own already."""
+        self._mounted = mounted
         self._spec = spec
         self._linux: dict[str, Any] = spec.get("linux") or {}
         self._mounts: list[dict[str, Any]] = spec.get("mounts") or []
@@ -34,10 +38,17 @@ class Rootfs:
             raise InvalidInput(f'root.path "{self._path}" is not an absolute path')
         self._root = -1
 
-    def build(self, files: list[tuple[str, str, bool]]) -> None:
-        """Everything inside the root: mounts, device nodes, files ``(path, source, read-only)``."""
+    def build(
+        self, files: list[tuple[str, str, bool]], contents: list[tuple[str, bytes, int]]
+    ) -> None:
+        """Everything inside the root: mounts, device nodes, files.
+
+        ``files`` are (path, source, read-only) to bind, ``contents`` (path, content, mode) to
+        write, which the root must be the container's own for.
+        """
         try:
-            sc.mount(self._path, self._path, None, sc.MS_BIND | sc.MS_REC)
+            if not self._mounted:
+                sc.mount(self._path, self._path, None, sc.MS_BIND | sc.MS_REC)
         except OSError as error:
             raise failed(f'root "{self._path}"', error) from None
         self._root = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -49,6 +60,11 @@ class Rootfs:
         for mount in self._mounts:
             self._mount(mount)
         self._devices()
+        for path, content, mode in contents:
+            try:
+                inroot.write_file(self._root, path, content, mode)
+            except OSError as error:
+                raise failed(f'write "{path}"', error) from None
         for path, source, readonly in files:
             options = mounts.parse(["bind", "ro"] if readonly else ["bind"])
             self._bind(source, path, options)

@@ -36,6 +36,12 @@ def namespaces(spec: Spec) -> dict[str, str]:
     return {entry["type"]: entry.get("path") or "" for entry in listed}
 
 
+def bounding_set(spec: Spec) -> list[str]:
+    """The capabilities the container's processes may ever have."""
+    sets = (spec.get("process") or {}).get("capabilities") or {}
+    return sets.get("bounding") or []
+
+
 def environment(process: Spec) -> dict[str, str]:
     """The environment; of a name that is there twice the last one holds."""
     found: dict[str, str] = {}

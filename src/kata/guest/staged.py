@@ -36,6 +36,26 @@ DEVICE_RULES = (
     {"allow": True, "type": "c", "major": 5, "minor": 1, "access": "rwm"},
     {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
 )
+# the rules as Docker's configuration has them: they compile to the same program
+DOCKER_RULES: list[dict[str, Any]] = [
+    {"allow": False, "access": "rwm"},
+    *(
+        {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
+        for major, minor in ((1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1))
+    ),
+    {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
+]
+# kernel parameters that a parked container has set: name -> (value, the kernel's own default)
+SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": ("0", "1024"),
+    "net.ipv4.ping_group_range": ("0 2147483647", "1 0"),
+}
+# Docker's default capabilities: what a parked container's bounding set is limited to
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+)  # fmt: skip
 TOPS = ("/proc", "/dev", "/sys")
 
 

@@ -1,1 +1,1 @@
-"""A thin shell over the kernel: system calls, mounts, cgroups, processes, terminals, descriptors."""
+"""A thin shell over the kernel: system calls, mounts, groups, processes, terminals, descriptors."""

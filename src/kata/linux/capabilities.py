@@ -23,6 +23,7 @@ NAMES = (
     "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
 _BITS = {name: 1 << number for number, name in enumerate(NAMES)}
+EVERY = (1 << len(NAMES)) - 1
 SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 
@@ -42,10 +43,13 @@ def masks_of(sets: Mapping[str, Iterable[str]]) -> dict[str, int]:
     return {kind: mask_of(sets.get(kind) or ()) for kind in SETS}
 
 
-def limit_bounding(keep: int) -> None:
-    """Drop from the bounding set what is not in ``keep``; needs CAP_SETPCAP. Irreversible."""
+def limit_bounding(keep: int, present: int = EVERY) -> None:
+    """Drop from the bounding set what is not in ``keep``; needs CAP_SETPCAP. Irreversible.
+
+    ``present`` is what may still be in it: the rest was dropped before.
+    """
     for number in range(len(NAMES)):
-        if not keep >> number & 1:
+        if (present & ~keep) >> number & 1:
             try:
                 syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
             except OSError as error:

@@ -19,7 +19,8 @@ _READ, _MAX_READS = 16 << 10, 256
 STAT_FILES = (
     "memory.current", "memory.max", "memory.peak", "memory.stat", "memory.events",
     "memory.swap.current", "memory.swap.max", "memory.pressure", "cpu.stat", "cpu.max",
-    "cpu.weight", "cpu.pressure", "io.stat", "io.pressure", "pids.current", "pids.max", "cgroup.events",
+    "cpu.weight", "cpu.pressure", "io.stat", "io.pressure", "pids.current", "pids.max",
+    "cgroup.events",
     "hugetlb.2MB.current", "hugetlb.2MB.max", "hugetlb.2MB.events",
     "hugetlb.1GB.current", "hugetlb.1GB.max", "hugetlb.1GB.events", "rdma.current",
 )  # fmt: skip

@@ -7,12 +7,13 @@ changed meanwhile, can only lead to somewhere inside the root.
 from __future__ import annotations
 
 import os
+from _stat import S_ISREG
 
 from kata.errors import GuestError
 from kata.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-_ENOENT, _MAX_LINKS = 2, 40
+_ENOENT, _EINVAL, _MAX_LINKS = 2, 22, 40
 
 
 def open_path(root: int, path: str, flags: int = 0) -> int:
@@ -84,3 +85,24 @@ def _link_target(parent: int, name: str, head: str) -> str:
 def text_of(fd: int) -> str:
     """A path that names an open descriptor; mount(2) follows it to the file itself."""
     return f"/proc/self/fd/{fd}"
+
+
+def write_file(root: int, path: str, content: bytes, mode: int) -> None:
+    """Make a file or replace its content; raises ``OSError`` if something else is there."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        fd = openat2(root, path, flags | os.O_CREAT | os.O_EXCL, mode, _RESOLVE)
+    except OSError:  # it is there, or its directory is not
+        target = make_file(root, path)
+        try:
+            if not S_ISREG(os.fstat(target).st_mode):
+                raise OSError(_EINVAL, "not a regular file", path) from None
+            fd = os.open(text_of(target), flags | os.O_TRUNC)
+        finally:
+            os.close(target)
+    try:
+        while content:
+            content = content[os.write(fd, content) :]
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)

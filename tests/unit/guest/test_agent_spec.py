@@ -8,9 +8,11 @@ import os
 import pytest
 
 from kata.errors import AgentError, CommandNotFound, InvalidInput
-from kata.guest import pipes, spawn, spec
+from kata.guest import pipes, spawn, spec, staged
 from kata.guest.prepared import fits
 from kata.linux import syscalls as sc
+from kata.linux.devicefilter import compile_rules
+from kata.oci.defaults import ContainerRequest, ProcessRequest, container_spec
 
 KINDS = ("mount", "network", "uts", "pid", "ipc", "cgroup")
 
@@ -61,11 +63,11 @@ def test_namespaces_and_clone_flags():
 def test_what_a_parked_child_fits():
     """Shared network, ipc and uts can be joined later; its pid, mounts and cgroup are its own."""
     everything = dict.fromkeys(KINDS, "")
-    assert fits(everything)
-    assert fits({k: v for k, v in everything.items() if k not in ("network", "ipc")})
-    assert not fits({**everything, "pid": "/proc/1/ns/pid"})
-    assert not fits({k: v for k, v in everything.items() if k != "pid"})
-    assert not fits({**everything, "time": ""})
+    assert fits(everything, [])
+    assert fits({k: v for k, v in everything.items() if k not in ("network", "ipc")}, [])
+    assert not fits({**everything, "pid": "/proc/1/ns/pid"}, [])
+    assert not fits({k: v for k, v in everything.items() if k != "pid"}, [])
+    assert not fits({**everything, "time": ""}, [])
 
 
 def test_reports_arrive_however_they_are_cut():
@@ -91,3 +93,19 @@ def test_errors_cross_the_pipe():
     error = pipes.failure_of(item)
     assert type(error) is CommandNotFound
     assert (str(error), error.hint) == ("exec: no", "try")
+
+
+def test_a_capability_beyond_dockers_needs_a_fresh_child():
+    """What a parked child has dropped for good, no container that wants it grows from."""
+    everything = dict.fromkeys(("mount", "pid", "network", "uts", "ipc", "cgroup"), "")
+    assert fits(everything, list(staged.CAPABILITIES))
+    assert not fits(everything, ["CAP_SYS_ADMIN"])
+
+
+def test_what_is_staged_is_what_docker_asks_for():
+    """Rules, capabilities and kernel parameters prepared are those of the default configuration."""
+    config = container_spec(ContainerRequest(ProcessRequest(("sh",)), "host"))
+    assert config["linux"]["resources"]["devices"] == staged.DOCKER_RULES
+    assert set(config["process"]["capabilities"]["bounding"]) == set(staged.CAPABILITIES)
+    assert config["linux"]["sysctl"] == {name: value for name, (value, _) in staged.SYSCTLS.items()}
+    assert compile_rules(staged.DOCKER_RULES) == compile_rules(staged.DEVICE_RULES)
