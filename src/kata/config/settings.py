@@ -71,7 +71,7 @@ class Hypervisor(Group):
     )
     seccomp_sandbox: bool = boolean(True, "run QEMU with its own system call filter on")
     block_slots: int = integer(
-        8, "disks wired into a template, for image layers and volumes", check=between(1, 24)
+        4, "disks wired into a template, for image layers and volumes", check=between(1, 24)
     )
     enable_annotations: tuple[str, ...] = strings(
         ("default_memory", "default_vcpus", "kernel_params"),

@@ -21,7 +21,8 @@ class Machine:
 
     ``kernel`` and ``initrd`` are host paths, ``image_digest`` their content's identity;
     ``block_slots`` disks named ``layer0``… are wired, empty until bound; ``network_slot`` wires a
-    card without a peer; ``shared_memory`` lets another process map the memory (virtio-fs).
+    card without a peer; ``generation_id`` a device that tells a clone's kernel that it is one (the
+    agent's first call reseeds it anyway); ``shared_memory`` lets another process map the memory.
     """
 
     kernel: str
@@ -33,8 +34,9 @@ class Machine:
     cpu_model: str = "max"
     vcpus: int = 1
     memory_mib: int = 512
-    block_slots: int = 8
-    network_slot: bool = True
+    block_slots: int = 4
+    network_slot: bool = False
+    generation_id: bool = False
     shared_memory: bool = False
 
 

@@ -107,7 +107,7 @@ def _channels(machine: Machine) -> list[str]:
 
 def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     words = []
-    if machine.machine_type != "microvm":
+    if machine.generation_id:
         words += ["-device", "vmgenid,guid=auto"]
     bound = {slot: _bound(slot, readonly) for slot, readonly in wiring.disks}
     for slot in range(machine.block_slots):

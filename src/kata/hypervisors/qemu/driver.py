@@ -46,7 +46,10 @@ def start(
 
     ``balloon`` wires a device that gives memory back (``return_memory``, for making a template).
     """
-    require(machine, file_share=bindings.share >= 0, memory_return=balloon)
+    require(
+        machine, file_share=bindings.share >= 0, memory_return=balloon,
+        generation_id=machine.generation_id,
+    )  # fmt: skip
     wiring = Wiring(
         memory_file=bindings.memory >= 0,
         restore=bindings.state >= 0,
