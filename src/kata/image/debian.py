@@ -66,12 +66,9 @@ def _shown(names: Sequence[str]) -> str:
     return commands.run(argv, environment=_PLAIN).decode()
 
 
-def exists(name: str) -> bool:
-    """Whether apt knows a package of this name."""
-    try:
-        return bool(_shown([name]))
-    except HostError:
-        return False
+def known() -> frozenset[str]:
+    """The names of all packages that apt knows."""
+    return frozenset(commands.run(["apt-cache", "pkgnames"], environment=_PLAIN).decode().split())
 
 
 def release() -> tuple[str, str]:

@@ -24,7 +24,7 @@ class Elf:
             raise ImageError(f'"{name}"', why="not a 64-bit little-endian ELF file")
         try:
             self._sections = self._read()
-        except (struct.error, IndexError, UnicodeDecodeError):
+        except (struct.error, IndexError, OverflowError):
             raise ImageError(f'"{name}"', why="damaged ELF file") from None
 
     def _read(self) -> dict[str, tuple[int, int, int]]:
@@ -67,4 +67,4 @@ class Elf:
 
 
 def _string(table: bytes, offset: int) -> str:
-    return table[offset : table.index(b"\0", offset)].decode() if table else ""
+    return table[offset:].partition(b"\0")[0].decode(errors="replace")

@@ -24,7 +24,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 BUILDER = (
     "__init__.py", "bytecode.py", "closure.py", "commands.py", "cpio.py", "debian.py", "elf.py",
     "freshness.py", "guest_builder.py", "guest_store.py", "guest_tree.py", "interpreter.py",
-    "kernel.py", "kernel_modules.py", "kernel_modules.txt",
+    "kernel.py", "kernel_modules.py", "kernel_modules.txt", "supply.py",
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 
-from kata.errors import HostError
 from kata.image import (
     closure,
     commands,
@@ -22,6 +21,7 @@ from kata.image import (
     kernel_modules,
 )
 from kata.image import interpreter as python
+from kata.image.supply import Supply
 from kata.runtime.guest_image import FORMAT, GuestImage
 from kata.version import VERSION
 from kata.wire.agent_api import api_hash
@@ -29,12 +29,10 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
+    from collections.abc import Callable
 
     from kata.image.debian import Package
 
-    T = TypeVar("T")
     Say = Callable[[str], None]
 
 KERNEL, INITRD = "vmlinux", "initrd.zst"
@@ -51,43 +49,6 @@ class Parts:
     packages: tuple[Package, ...]
     entries: tuple[cpio.Entry, ...]
     agent: closure.Closure
-
-
-class Supply:
-    """Packages by name, fetched once; a stale index is refreshed once."""
-
-    def __init__(self, cache: str, say: Say) -> None:
-        self._cache = cache
-        self._say = say
-        self._fresh = False
-        self.used: dict[str, Package] = {}
-
-    def names(self) -> tuple[str, str]:
-        """The kernel's package, and the version of Python, of this release."""
-        return self._retried(debian.release)
-
-    def bring(self, names: Sequence[str]) -> list[str]:
-        """Fetch packages by name; the paths of their files. Raises ``HostError``."""
-
-        def fetch() -> tuple[Package, ...]:
-            packages = debian.available(names)
-            debian.fetch(packages, self._cache, self._say)
-            return packages
-
-        packages = self._retried(fetch)
-        self.used.update({p.name: p for p in packages})
-        return [f"{self._cache}/{p.file}" for p in packages]
-
-    def _retried(self, action: Callable[[], T]) -> T:
-        try:
-            return action()
-        except HostError:
-            if self._fresh:
-                raise
-        self._fresh = True
-        self._say("reading the lists of packages again")
-        debian.refresh()
-        return action()
 
 
 def build(
@@ -124,14 +85,15 @@ def build(
 
 def gather(supply: Supply, workdir: str, ours: str, say: Say) -> Parts:
     """Everything the image is made of; packages are unpacked below ``workdir``."""
-    kernel_name, version = supply.names()
-    (deb,) = supply.bring([kernel_name])
+    kernel_name, version = supply.release()
+    deb, *pythons = supply.bring([kernel_name, *python.packages(version)])
     say(f"reading {kernel_name}")
     with open(kernel_modules.LIST, encoding="utf-8") as file:
         wanted = kernel_modules.parse(file.read())
     linux = kernel.read(deb, wanted)
     say(f"unpacking Python {version}")
-    interpreter = python.unpack(version, f"{workdir}/root", supply.bring)
+    interpreter = python.unpack(version, f"{workdir}/root", pythons)
+    python.libraries(interpreter.root, (interpreter.program,), supply.libraries)
     library = interpreter.library(ours)
     agent = closure.closure(closure.AGENT, library)
     say(f"compiling {len(agent.ours)} modules of ours, {len(agent.stdlib)} of the library")
@@ -152,9 +114,7 @@ def _programs(
     """The interpreter, its extension modules, and the libraries all of them need."""
     root = interpreter.root
     inside = [module.path[len(root) + 1 :] for module in agent.extensions]
-    needed: dict[str, None] = {}
-    for program in (interpreter.program, *inside):
-        needed.update(dict.fromkeys(python.libraries(root, program, supply.bring)))
+    needed = python.libraries(root, (interpreter.program, *inside), supply.libraries)
     entries = [
         cpio.regular(path, _content(f"{root}/{path}"), 0o755)
         for path in (interpreter.program, *inside)

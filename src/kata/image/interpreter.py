@@ -63,41 +63,55 @@ class Interpreter:
         return [_content(f"{scratch}/{i}") for i in range(len(jobs))]
 
 
-def unpack(version: str, root: str, bring: Callable[[Sequence[str]], Sequence[str]]) -> Interpreter:
-    """Unpack the interpreter and the libraries it needs below ``root``.
-
-    ``bring`` fetches packages by name and gives their files.
-    """
-    names = [
+def packages(version: str) -> tuple[str, ...]:
+    """The packages of an interpreter."""
+    return (
         f"python{version}-minimal",
         f"libpython{version}-minimal",
         f"libpython{version}-stdlib",
-    ]
-    for deb in bring(names):
+    )
+
+
+def unpack(version: str, root: str, debs: Sequence[str]) -> Interpreter:
+    """Unpack the interpreter out of its packages below ``root``."""
+    for deb in debs:
         _extract(deb, root, lambda path: path.startswith(("usr/bin/python", "usr/lib/python")))
-    interpreter = Interpreter(root, version)
-    libraries(interpreter.root, interpreter.program, bring)
-    return interpreter
+    return Interpreter(root, version)
 
 
 def libraries(
-    root: str, program: str, bring: Callable[[Sequence[str]], Sequence[str]]
+    root: str, programs: Sequence[str], fetch: Callable[[Sequence[str]], Sequence[str]]
 ) -> tuple[str, ...]:
-    """The libraries a program or library needs, and those they need; unpacked where missing.
+    """The libraries that programs or libraries need, and those they need; unpacked where missing.
 
-    Gives their paths inside the guest. Raises ``ImageError`` for one that no package holds.
+    ``fetch`` gives the packages that hold libraries. The result is paths inside the guest.
+    Raises ``ImageError`` for a library that is not in its package.
     """
     found: dict[str, str] = {}
-    elf = Elf(_content(f"{root}/{program}"), program)
-    todo = [*elf.needed(), *([elf.interpreter().rpartition("/")[2]] if elf.interpreter() else ())]
-    while todo:
-        soname = todo.pop()
-        if soname in found:
-            continue
-        path = resolve(root, soname) or _provide(root, soname, bring)
-        found[soname] = path
-        todo += Elf(_content(f"{root}/{path}"), path).needed()
+    wanted = _needed(root, programs)
+    while wanted:
+        missing = [soname for soname in wanted if not resolve(root, soname)]
+        for deb in fetch(missing) if missing else ():
+            _extract(deb, root, _is_library)
+        for soname in wanted:
+            found[soname] = resolve(root, soname)
+            if not found[soname]:
+                raise ImageError(f'shared library "{soname}"', why="is not in its package")
+        wanted = [s for s in _needed(root, [found[s] for s in wanted]) if s not in found]
     return tuple(found[soname] for soname in sorted(found))
+
+
+def _needed(root: str, paths: Sequence[str]) -> list[str]:
+    sonames: dict[str, None] = {}
+    for path in paths:
+        elf = Elf(_content(f"{root}/{path}"), path)
+        loader = elf.interpreter().rpartition("/")[2]
+        sonames.update(dict.fromkeys([*elf.needed(), *([loader] if loader else [])]))
+    return list(sonames)
+
+
+def _is_library(path: str) -> bool:
+    return ".so" in path and path.startswith(LIBRARY_PATHS)
 
 
 def resolve(root: str, soname: str) -> str:
@@ -106,19 +120,6 @@ def resolve(root: str, soname: str) -> str:
         if os.path.isfile(f"{root}/{directory}/{soname}"):
             return f"{directory}/{soname}"
     return ""
-
-
-def _provide(root: str, soname: str, bring: Callable[[Sequence[str]], Sequence[str]]) -> str:
-    names = debian.library_packages(soname)
-    for name in names:
-        if not debian.exists(name):
-            continue
-        for deb in bring([name]):
-            _extract(deb, root, lambda path: ".so" in path and path.startswith(LIBRARY_PATHS))
-        path = resolve(root, soname)
-        if path:
-            return path
-    raise ImageError(f'shared library "{soname}"', why=f"not in package {' or '.join(names)}")
 
 
 def _extract(deb: str, root: str, wanted: Callable[[str], bool]) -> None:

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 _SECTOR = 512
 _OLDEST = 0x0208  # of the boot protocol: the first that says where the payload is
 
+_DRIVERS = tuple(
+    f"drivers/{kind}/"
+    for kind in ("virtio", "block", "char", "md", "nvdimm", "dax", "misc", "vhost")
+)
+_FOREIGN_NETWORKS = tuple(
+    f"drivers/net/{kind}/"
+    for kind in ("ethernet", "wireless", "usb", "can", "phy", "wan", "wwan", "ieee802154")
+)
+
 _FORMATS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
     (b"\xfd7zXZ\x00", lambda data: lzma.LZMADecompressor().decompress(data)),
     (b"\x28\xb5\x2f\xfd", lambda data: commands.run(["zstd", "-dc"], data=data[:-4])),
@@ -46,30 +55,23 @@ class Kernel:
 
 def read(deb: str, wanted: tuple[kernel_modules.Wanted, ...]) -> Kernel:
     """The kernel in a package, with the wanted modules. Raises ``ImageError`` or ``HostError``."""
-    release, vmlinuz, known, builtin = _survey(deb)
-    selection = kernel_modules.select(wanted, known, builtin)
-    names = {module.path: name for name, module in selection.modules.items()}
-    content = {
-        names[info.name]: kernel_modules.unpacked(info.name, data)
-        for info, data in debian.members(deb, names.__contains__)
-    }
-    return Kernel(release, uncompressed(vmlinuz), selection, content)
-
-
-def _survey(deb: str) -> tuple[str, bytes, dict[str, Module], frozenset[str]]:
-    vmlinuz, release, known, builtin = b"", "", {}, frozenset[str]()
+    vmlinuz, release, builtin = b"", "", frozenset[str]()
+    known: dict[str, Module] = {}
+    content: dict[str, bytes] = {}
     for info, data in debian.members(deb, _interesting):
         if info.name.startswith("boot/vmlinuz-"):
             vmlinuz, release = data, info.name.partition("-")[2]
         elif info.name.endswith("/modules.builtin"):
-            lines = data.decode().split()
-            builtin = frozenset(kernel_modules.name_of(line) for line in lines)
+            builtin = frozenset(kernel_modules.name_of(line) for line in data.decode().split())
         elif info.isreg():
-            module = kernel_modules.describe(info.name, kernel_modules.unpacked(info.name, data))
-            known[module.name] = module
+            plain = kernel_modules.unpacked(info.name, data)
+            module = kernel_modules.describe(info.name, plain)
+            known[module.name], content[module.name] = module, plain
     if not vmlinuz or not known:
         raise ImageError(f'package "{deb}"', why="no kernel, or no modules, in it")
-    return release, vmlinuz, known, builtin
+    selection = kernel_modules.select(wanted, known, builtin)
+    chosen = {name: content[name] for name in selection.modules}
+    return Kernel(release, uncompressed(vmlinuz), selection, chosen)
 
 
 def _interesting(path: str) -> bool:
@@ -81,10 +83,9 @@ def _interesting(path: str) -> bool:
 def _is_foreign(path: str) -> bool:
     """Most of a kernel package: drivers of hardware no virtual machine has."""
     inner = path.partition("/kernel/")[2]
-    return inner.startswith(("sound/", "drivers/")) and not inner.startswith(
-        ("drivers/virtio/", "drivers/block/", "drivers/net/", "drivers/char/", "drivers/md/",
-         "drivers/nvdimm/", "drivers/dax/", "drivers/misc/", "drivers/vhost/")
-    )  # fmt: skip
+    if inner.startswith("drivers/net/"):
+        return inner.startswith(_FOREIGN_NETWORKS)
+    return inner.startswith(("sound/", "drivers/")) and not inner.startswith(_DRIVERS)
 
 
 def uncompressed(vmlinuz: bytes) -> bytes:
