@@ -23,6 +23,7 @@ def main() -> None:
         debug = boot.parameters().get("log") == "debug"
         port = boot.open_port()
         agent = Agent()
+        agent.machine.open_files()
         if debug:
             boot.log("ready")
         while not agent.power_off_wanted:

@@ -200,7 +200,8 @@ class Child:
         self._confinement.apply(make_cwd=make_cwd)
         args, env = self._confinement.args, self._confinement.env
         path = find_program(args[0], env)
-        pipes.report(self._report, pipes.READY)
+        if not pipes.is_let_go(self._go):  # else the execution itself says that all is well
+            pipes.report(self._report, pipes.READY)
         if wait and not os.read(self._go, 1):
             os._exit(INIT_FAILED)
         os.close(self._go)

@@ -30,6 +30,7 @@ class Container:
         self.kinds = kinds  # its namespaces: kind -> path it was joined by, "" for its own
         self.storages: list[str] = []
         self.directory = ""  # of its files
+        self.held: tuple[int, ...] = ()  # descriptors closed at the end
         self._loop = loop
         self._init: Process | None = None
         self._execs: dict[str, Process] = {}
@@ -169,5 +170,8 @@ class Container:
         """Give up every descriptor."""
         for fd in list(self._watched):
             self._forget(fd)
+        for fd in self.held:
+            os.close(fd)
+        self.held = ()
         for process in (*self._execs.values(), *((self._init,) if self._init else ())):
             process.close()

@@ -100,6 +100,7 @@ class Launcher:
                 container.storages.append(self._storages.mount(storage))
             plan = self._plan(request, spec, container, parked)
             if parked is not None:
+                container.held = parked.namespaces
                 container.init = self._wake(parked, plan)
             else:
                 container.init = self._fork_init(plan, wanted)
@@ -119,7 +120,8 @@ class Launcher:
     def _discard_parked(self) -> None:
         parked, self._parked = self._parked, None
         if parked is not None:
-            os.close(parked.devices_fd)
+            for fd in (parked.devices_fd, *parked.namespaces):
+                os.close(fd)
             parked.pipes.close()  # it leaves when there is no plan for it
             self._loop.on_exit(parked.pid, lambda _: parked.group.remove())
 

@@ -19,19 +19,27 @@ _MAX_ENTROPY = 4096
 
 
 class Machine:
-    """The guest as a whole."""
+    """The guest as a whole; what ``Configure`` needs is looked up and opened beforehand."""
+
+    def __init__(self) -> None:
+        self._random = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+        version = ".".join(str(n) for n in sys.version_info[:3])
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self._facts = (os.uname().release, version, memory, os.cpu_count() or 1)
+        self._machine_id = -1
+
+    def open_files(self) -> None:
+        """Open what is written after every start."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._machine_id = os.open("/etc/machine-id", flags, 0o444)
 
     def add_entropy(self, data: bytes) -> None:
         """Credit random bytes of the host to the kernel's pool and reseed from it (random(4))."""
         if len(data) > _MAX_ENTROPY:
             raise InvalidInput("too much entropy", why=f"{len(data)} bytes")
-        fd = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-            ioctl(fd, _RNDADDENTROPY, head + data)
-            ioctl(fd, _RNDRESEEDCRNG)
-        finally:
-            os.close(fd)
+        head = (len(data) * 8).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+        ioctl(self._random, _RNDADDENTROPY, head + data)
+        ioctl(self._random, _RNDRESEEDCRNG)
 
     def set_clock(self, realtime_ns: int) -> None:
         """Step the clock."""
@@ -42,14 +50,11 @@ class Machine:
         if hostname:
             syscalls.sethostname(hostname)
         if machine_id:
-            with open("/etc/machine-id", "wb", buffering=0) as file:
-                file.write(machine_id.encode() + b"\n")
+            os.pwrite(self._machine_id, machine_id.encode() + b"\n", 0)
 
     def describe(self) -> tuple[str, str, int, int]:
-        """Kernel release, Python version, memory in bytes, processors."""
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        version = ".".join(str(n) for n in sys.version_info[:3])
-        return os.uname().release, version, memory, os.cpu_count() or 1
+        """Kernel release, Python version, memory in bytes, processors; as the agent began."""
+        return self._facts
 
     def memory(self) -> tuple[int, int]:
         """Total and available memory in bytes (/proc/meminfo)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import marshal
 import os
+from fcntl import ioctl
 
 from kata.errors import AgentError, KataError, from_wire, name_of
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 READY, TERMINAL, FAILED = "ready", "terminal", "failed"
+_FIONREAD = 0x541B
 _MAX_REPORT = 1 << 16
 _MAX_PLAN = 8 << 20
 
@@ -89,6 +91,11 @@ def _read_exactly(fd: int, size: int) -> bytes:
             return b""
         parts += part
     return bytes(parts)
+
+
+def is_let_go(fd: int) -> bool:
+    """Whether the agent let the child go already (in the child)."""
+    return ioctl(fd, _FIONREAD, bytes(4)) != bytes(4)
 
 
 def report(fd: int, *what: str | int) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PRIVATE = ("mount", "pid", "network", "uts", "ipc", "cgroup")
 PARKED = "parked"
+_HELD = ("network", "mount")  # their end takes long, and would delay the news of the exit
 
 
 @record
@@ -35,6 +36,7 @@ class Parked:
     group: Group
     devices: bytes  # the device filter of the group
     devices_fd: int
+    namespaces: tuple[int, ...]  # held, so that they are torn down with the container's record
 
 
 def fits(wanted: dict[str, str], bounding: list[str]) -> bool:
@@ -61,7 +63,8 @@ def park(stage: str, group: Group) -> Parked:
 
     pid = spawn.fork(flags, body, wires.child_report, keep)
     wires.close_child_ends()
-    return Parked(pid, wires, group, devices, devices_fd)
+    held = tuple(os.open(ns.path_of(k, pid), os.O_RDONLY | os.O_CLOEXEC) for k in _HELD)
+    return Parked(pid, wires, group, devices, devices_fd, held)
 
 
 def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:

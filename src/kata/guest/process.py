@@ -61,7 +61,7 @@ class Process:
         self._alone = alone  # its end is the end of all that share its streams
         self._console = -1
         self._reports = wires.Reports()
-        self._start_wanted = False
+        self._start_wanted = self._went = False
         self.oom_killed: Callable[[], bool] = lambda: False
         loop.watch(pipes.report, EPOLLIN, self._reports_ready)
         loop.on_exit(pid, self._ended)
@@ -128,6 +128,7 @@ class Process:
     def _go(self) -> None:
         if self._pipes.go < 0:
             return
+        self._went = True
         try:
             os.write(self._pipes.go, b"\1")
         except BrokenPipeError:
@@ -148,6 +149,8 @@ class Process:
             self._reported(item)
         if not data:
             self._end_reports()
+            if self._went:  # it was let go beforehand: running is its only report
+                self.ready.settle(PidResponse(pid=self.pid))
             if self.ready.value is None or isinstance(self.ready.value, KataError):
                 self._fail(GuestError("the process died while it was set up"))
             else:
@@ -195,6 +198,6 @@ class Process:
         self.exited.settle(
             WaitResponse(
                 exit_code=code if code >= 0 else 128 - code, signal=-code if code < 0 else 0,
-                exited_at_ns=time.time_ns(), oom_killed=self.oom_killed(),
+                exited_at_ns=time.time_ns(), oom_killed=code != 0 and self.oom_killed(),
             )
         )  # fmt: skip

@@ -209,7 +209,7 @@ class Agent:
             raise AlreadyExists(f'container "{container_id}" exists in the guest')
         container = self._launcher.create(request)
         self._containers[container_id] = container
-        container.watch_oom(self._oom)
+        container.init.started.then(lambda value: self._started(container, value))
         outcome = Outcome()
         container.init.ready.then(lambda value: self._created(container, value, outcome))
         return outcome
@@ -226,6 +226,10 @@ class Agent:
             outcome.settle(value)
 
         container.init.exited.then(gone)
+
+    def _started(self, container: Container, value: Message | KataError) -> None:
+        if not isinstance(value, KataError) and container.init.exited.value is None:
+            container.watch_oom(self._oom)
 
     def start(self, request: api.ContainerRequest) -> Outcome:
         """Let the first process execute its program."""
