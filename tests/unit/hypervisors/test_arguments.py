@@ -1,0 +1,132 @@
+"""QEMU's command line, as text."""
+
+import pytest
+
+from kata.errors import Unsupported
+from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
+from kata.machine.description import Machine
+from kata.wire.record import replace
+
+MACHINE = Machine(
+    kernel="/host/vmlinux", initrd="/host/initrd", image_digest="d", command_line="quiet panic=-1",
+    block_slots=2,
+)  # fmt: skip
+
+COLD = """\
+-nodefaults -no-user-config -display none -no-reboot
+-machine pc,hpet=off,vmport=off,usb=off,smbus=off,sata=off,memory-backend=memory
+-accel tcg,tb-size=256 -cpu max -smp 1 -m 512M
+-object memory-backend-ram,id=memory,size=512M
+-chardev socket,id=qmp,fd=5 -mon chardev=qmp,mode=control
+-chardev socket,id=console,fd=4 -serial chardev:console
+-chardev socket,id=agent,fd=3 -device virtio-serial-pci,id=serial,max_ports=2
+-device virtserialport,bus=serial.0,chardev=agent,name=kata.agent.0
+-blockdev node-name=disk0,driver=null-co,size=4398046511104,read-only=on
+-device virtio-blk-pci,id=blk0,drive=disk0,serial=layer0
+-blockdev node-name=disk1,driver=null-co,size=4398046511104,read-only=on
+-device virtio-blk-pci,id=blk1,drive=disk1,serial=layer1
+-S -kernel /kernel -initrd /initrd -append"""
+
+
+def option(words, name):
+    """The values that follow every ``name``."""
+    return [value for key, value in zip(words, words[1:], strict=False) if key == name]
+
+
+def guest_side(words):
+    """The words that a guest could tell apart."""
+    hidden = ("-object", "-blockdev", "-add-fd", "-chardev", "-incoming", "-append", "-kernel",
+              "-initrd", "-sandbox")  # fmt: skip
+    kept, skip = [], False
+    for word in words:
+        if skip or word in hidden:
+            skip = word in hidden
+        elif word != "-S":
+            kept.append(word)
+    return kept
+
+
+def test_a_cold_start_in_full():
+    """Every word of a cold start is known."""
+    words = arguments(MACHINE, Wiring(sandbox=False))
+    assert words == [*COLD.split(), "quiet panic=-1"]
+
+
+def test_the_sandbox_denies_all_that_can_be_denied():
+    """QEMU's own filter is on with every group denied."""
+    [value] = option(arguments(MACHINE, Wiring()), "-sandbox")
+    assert value == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@pytest.mark.parametrize("kind", ["pc", "q35", "microvm"])
+def test_a_clone_looks_to_its_guest_as_its_template_did(kind):
+    """Between template and clone only back ends differ, whatever is bound."""
+    machine = replace(MACHINE, machine_type=kind, network_slot=True)
+    template = arguments(replace(machine, shared_memory=True), Wiring(memory_file=True))
+    wiring = Wiring(memory_file=True, restore=True, disks=((1, True),))
+    assert guest_side(arguments(machine, wiring)) == guest_side(template)
+
+
+def test_a_clone_loads_no_kernel():
+    """The kernel is in the memory already: reading 60 MB again would be for nothing."""
+    words = arguments(MACHINE, Wiring(memory_file=True, restore=True))
+    assert "-kernel" not in words
+    assert option(words, "-incoming") == ["defer"]
+
+
+def test_a_template_s_memory_is_mapped_privately():
+    """A clone maps the file with share=off, one that shares it with share=on."""
+    wiring = Wiring(memory_file=True, restore=True)
+    [memory] = option(arguments(MACHINE, wiring), "-object")
+    assert memory == "memory-backend-file,id=memory,size=512M,mem-path=/memory,share=off"
+    [memory] = option(arguments(replace(MACHINE, shared_memory=True), wiring), "-object")
+    assert memory.endswith("share=on")
+
+
+def test_fresh_memory_that_is_shared_is_a_memfd():
+    """A cold start with a file share needs memory that the daemon can map."""
+    [memory] = option(arguments(replace(MACHINE, shared_memory=True), Wiring()), "-object")
+    assert memory == "memory-backend-memfd,id=memory,size=512M,share=on"
+
+
+def test_disks_come_as_descriptors():
+    """A bound slot is a descriptor set, never a path of the host; read-only where it says so."""
+    words = arguments(MACHINE, Wiring(disks=((0, True), (1, False))))
+    assert option(words, "-add-fd") == ["fd=10,set=0", "fd=11,set=1"]
+    disks = option(words, "-blockdev")
+    assert disks[0] == (
+        "node-name=disk0,driver=file,filename=/dev/fdset/0,read-only=on,locking=off"
+    )
+    assert "read-only=off" in disks[1]
+
+
+def test_no_path_of_the_host_is_ever_passed():
+    """The guest image's paths are names in QEMU's own root."""
+    for wiring in (Wiring(), Wiring(memory_file=True, restore=True, share=True)):
+        assert not [word for word in arguments(MACHINE, wiring) if "/host" in word]
+
+
+def test_what_is_plugged_later_has_a_place():
+    """On pc it is the root bus, on q35 a port that takes plugging."""
+    assert share_device(MACHINE)["bus"] == "pci.0"
+    q35 = replace(MACHINE, machine_type="q35")
+    bus = share_device(q35)["bus"]
+    assert f"pcie-root-port,id={bus},chassis=1,slot=1" in arguments(q35, Wiring())
+
+
+def test_microvm_has_no_pci():
+    """Devices of a microvm are virtio-mmio, and both timers stay on."""
+    words = arguments(replace(MACHINE, machine_type="microvm", network_slot=True), Wiring())
+    assert not [word for word in words if "-pci" in word]
+    assert "pit=on,pic=on" in option(words, "-machine")[0]
+
+
+def test_kvm_is_asked_for_plainly():
+    """The translator's options do not leak into another accelerator."""
+    assert option(arguments(replace(MACHINE, accelerator="kvm"), Wiring()), "-accel") == ["kvm"]
+
+
+def test_an_unknown_machine_type_is_refused():
+    """What is not known is not tried."""
+    with pytest.raises(Unsupported, match="isapc"):
+        arguments(replace(MACHINE, machine_type="isapc"), Wiring())
