@@ -5,6 +5,7 @@
 
 The one rule: what was installed is recorded, with digests, in PREFIX/lib/kata/installed.json;
 only that is removed, and a configuration that somebody edited is neither overwritten nor removed.
+With EXTRAS=no in the environment nothing is fetched from the network.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Installation:
         """The libraries that make tables nicer; everything works without them."""
         target = self.place(f"{self.library}/extras")
         shutil.rmtree(target, ignore_errors=True)
+        if os.environ.get("EXTRAS") == "no":
+            return
         try:
             subprocess.run(["/usr/bin/python3", "-m", "venv", target], check=True)
             subprocess.run(
