@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILTER_FLAG_NEW_LISTENER = 1 << 3
+# Linux 5.19: once we have taken a notification, only a fatal signal ends the call it is about
+_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
+_EINVAL = 22
 _RET_ALLOW, _RET_USER_NOTIF = 0x7FFF0000, 0x7FC00000
 _LOAD, _JUMP, _JUMP_EQUAL, _AND, _RETURN = 0x20, 0x05, 0x15, 0x54, 0x06
 _ARCH_X86_64, _SYS_OPEN, _SYS_OPENAT = 0xC000003E, 2, 257
@@ -62,14 +65,21 @@ def install() -> int:
 
     Needs no_new_privs or CAP_SYS_ADMIN. Raises ``OSError``, EINVAL where the kernel lacks it.
     """
-    return syscalls.seccomp_set_filter(open_filter(), FILTER_FLAG_NEW_LISTENER)
+    flags = FILTER_FLAG_NEW_LISTENER
+    try:
+        return syscalls.seccomp_set_filter(open_filter(), flags | _FILTER_FLAG_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != _EINVAL:
+            raise
+    return syscalls.seccomp_set_filter(open_filter(), flags)
 
 
 def answer(listener: int, substitutes: Mapping[str, int]) -> str:
     """Take one notification: give it the descriptor for its path, or let the call go on.
 
     ``substitutes`` maps the paths, as the program spells them, to our descriptors. Gives the
-    path that was substituted, or "". Raises ``OSError`` (ENOENT: the process was killed meanwhile).
+    path that was substituted, or "". Raises ``OSError``; ENOENT: the call was broken off by a signal
+    (it may come again) or with the process.
     """
     buffer = bytearray(_NOTIF.size)
     fcntl.ioctl(listener, _IOC_RECV, buffer)

@@ -206,6 +206,8 @@ class QemuVm:
     def _give_memory(self) -> None:
         try:
             seccomp_notify.answer(self.process.listener, {words.MEMORY_PATH: self._memory})
+        except FileNotFoundError:
+            pass  # broken off by a signal: it is asked again, or QEMU is gone, which we see
         except OSError as error:
             if not self.process.poll():
                 raise HostError("cannot hand QEMU its memory", why=str(error)) from None
