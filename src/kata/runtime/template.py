@@ -109,10 +109,11 @@ class Templates:
         return str(sha256(facts).hexdigest()[:_KEY_DIGITS])
 
     def _facts(self, machine: Machine) -> dict[str, object]:
+        machine = replace(machine, shared_memory=False)
         words = arguments(machine, Wiring(memory_file=True, restore=True))
         facts: dict[str, object] = {
             "format": FORMAT,
-            "machine": guest_visible(replace(machine, shared_memory=False)),
+            "machine": guest_visible(machine),
             "arguments": words,
             "program": _identity(self._program),
             "modules": self._modules,

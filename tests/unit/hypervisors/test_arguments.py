@@ -1,5 +1,7 @@
 """QEMU's command line, as text."""
 
+from itertools import pairwise
+
 import pytest
 
 from kata.errors import Unsupported
@@ -30,7 +32,7 @@ COLD = """\
 
 def option(words, name):
     """The values that follow every ``name``."""
-    return [value for key, value in zip(words, words[1:], strict=False) if key == name]
+    return [value for key, value in pairwise(words) if key == name]
 
 
 def guest_side(words):

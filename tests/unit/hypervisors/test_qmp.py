@@ -70,13 +70,14 @@ def test_no_input_breaks_it_otherwise(data):
 def test_an_endless_message_is_refused():
     """A monitor that never ends its line cannot fill our memory."""
     qmp = Qmp()
+    for _ in range(16):
+        qmp.receive(b"x" * (64 << 10))
     with pytest.raises(ProtocolError, match="without end"):
-        for _ in range(64):
-            qmp.receive(b"x" * (64 << 10))
+        qmp.receive(b"x")
 
 
 def test_a_refusal_is_an_error_with_qemu_s_words():
     """The caller learns what was asked and what QEMU said."""
     assert check(Reply(1, {"x": 1}), "plug") == {"x": 1}
-    with pytest.raises(HypervisorError, match="plug: Bus 'pcie.0' does not support"):
+    with pytest.raises(HypervisorError, match=r"plug: Bus 'pcie.0' does not support"):
         check(Reply(1, None, "Bus 'pcie.0' does not support hotplugging"), "plug")
