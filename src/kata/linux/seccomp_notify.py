@@ -78,8 +78,8 @@ def answer(listener: int, substitutes: Mapping[str, int]) -> str:
     """Take one notification: give it the descriptor for its path, or let the call go on.
 
     ``substitutes`` maps the paths, as the program spells them, to our descriptors. Gives the
-    path that was substituted, or "". Raises ``OSError``; ENOENT: the call was broken off by a signal
-    (it may come again) or with the process.
+    path that was substituted, or "". Raises ``OSError``; ENOENT: the call was broken off by a
+    signal (it may come again) or with the process.
     """
     buffer = bytearray(_NOTIF.size)
     fcntl.ioctl(listener, _IOC_RECV, buffer)
