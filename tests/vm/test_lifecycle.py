@@ -1,0 +1,190 @@
+"""Containers over their life: detached, listed, followed, entered, stopped, removed; signals."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from support.vm import IMAGE
+
+
+def _detached(kata, *command: str, options: tuple[str, ...] = (), name: str = "box") -> str:
+    return kata.ok("run", "-d", "--name", name, *options, IMAGE, *command)
+
+
+def test_a_detached_life(kata):
+    """run -d, ps, logs, wait, inspect, ps -a, rm tell one story."""
+    script = "echo out; echo err >&2; sleep 2; exit 9"
+    identifier = _detached(kata, "sh", "-c", script, options=("-l", "a=b"))
+    assert len(identifier) == 64
+    [row] = kata.json("ps", "--format", "json")
+    assert (row["id"], row["name"], row["status"]) == (identifier, "box", "running")
+    assert kata.ok("ps", "-q", "--no-trunc") == identifier
+    assert kata.ok("wait", "box") == "9"
+    result = kata("logs", "box")
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+    assert kata.ok("ps", "-q") == ""
+    item = kata.inspect("box")
+    assert (item["status"], item["exit_code"]) == ("stopped", 9)
+    assert kata.ok("rm", "box") == "box"
+    assert kata.ok("ps", "-aq") == ""
+    assert kata.left() == []
+
+
+def test_logs_follow(kata):
+    """logs -f prints what comes until the end, and ends."""
+    script = "for i in 1 2 3 4; do echo $i; sleep 0.5; done"
+    _detached(kata, "sh", "-c", script)
+    assert kata("logs", "-f", "box").stdout == b"1\n2\n3\n4\n"
+    assert kata.ok("logs", "-n", "2", "box") == "3\n4"
+    kata.ok("rm", "box")
+
+
+def test_exec(kata):
+    """exec runs in the same namespaces, with its own streams, environment, user and code."""
+    _detached(kata, "sh", "-c", "echo mark > /tmp/mark; sleep 1000")
+    assert kata.ok("exec", "box", "sh", "-c", "sleep 0.3; cat /tmp/mark") == "mark"
+    assert kata("exec", "-i", "box", "cat", input=b"in\0").stdout == b"in\0"
+    result = kata("exec", "-e", "A=1", "-w", "/tmp", "-u", "ann", "box", "sh", "-c",
+                  "echo $A $PWD $(id -u); echo e >&2; exit 6")  # fmt: skip
+    assert (result.code, result.out, result.err) == (6, "1 /tmp 1000", "e")
+    assert kata("exec", "box", "nosuch").code == 127
+    assert "sleep 1000" in kata.ok("exec", "box", "ps", "-o", "args")
+    script = "grep -E 'CapEff|Seccomp:' /proc/self/status"
+    confined = kata.ok("exec", "box", "sh", "-c", script).split()
+    assert confined == ["CapEff:", "00000000a80425fb", "Seccomp:", "2"]
+    kata.ok("rm", "-f", "box")
+
+
+def test_exec_with_a_terminal(kata):
+    """exec -it gives a terminal of the caller's size."""
+    _detached(kata, "sleep", "1000")
+    with kata.terminal("exec", "-it", "box", "sh", rows=30, columns=90) as terminal:
+        terminal.expect(b"# ")
+        terminal.send(b"tty; stty size\n")
+        terminal.expect(b"/dev/pts/")
+        terminal.expect(b"30 90")
+        terminal.send(b"exit 3\n")
+        assert terminal.wait() == 3
+    kata.ok("rm", "-f", "box")
+
+
+def test_exec_of_what_does_not_run(kata):
+    """exec in a container that has ended, or never was, is refused in words."""
+    kata.ok("run", "-d", "--name", "box", IMAGE, "true")
+    kata.ok("wait", "box")
+    result = kata("exec", "box", "true")
+    assert result.code not in (0, 127)
+    assert "not running" in result.err
+    assert "no such container" in kata("exec", "nosuch", "true").err.lower()
+    kata.ok("rm", "box")
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "QUIT"])
+def test_signals_reach_the_process(kata, name):
+    """A signal to ``kata run`` is delivered to the process inside, which answers it."""
+    script = f"trap 'echo got; exit 4' {name}; echo ready; while :; do sleep 0.1; done"
+    process = kata.start("run", "--rm", IMAGE, "sh", "-c", script)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (4, b"got\n", b"")
+
+
+def test_a_signal_nobody_catches(kata):
+    """A process that does not catch SIGTERM, and is not PID 1, ends with 143."""
+    process = kata.start("run", "--rm", "--init", IMAGE, "sh", "-c", "echo ready; exec sleep 1000")
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+
+
+def test_stop_asks_and_then_ends(kata):
+    """stop sends the stop signal, waits, and kills what does not listen."""
+    _detached(kata, "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done", name="polite")
+    _detached(kata, "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", name="rude")
+    time.sleep(1)
+    kata.ok("stop", "-t", "20", "polite")
+    kata.ok("stop", "-t", "1", "rude")
+    assert kata.inspect("polite")["exit_code"] == 5
+    assert kata.inspect("rude")["exit_code"] == 137
+    kata.ok("rm", "polite", "rude")
+
+
+def test_kill(kata):
+    """kill sends any signal, KILL if none is named."""
+    _detached(kata, "sh", "-c", "trap 'echo usr' USR1; while :; do sleep 0.1; done")
+    time.sleep(0.5)
+    kata.ok("kill", "-s", "USR1", "box")
+    deadline = time.monotonic() + 20
+    while "usr" not in kata.ok("logs", "box") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert kata.ok("logs", "box") == "usr"
+    kata.ok("kill", "box")
+    assert kata.ok("wait", "box") == "137"
+    kata.ok("rm", "box")
+
+
+def test_rm_wants_force_for_what_runs(kata):
+    """rm refuses a running container in words; rm -f ends it and leaves nothing."""
+    _detached(kata, "sleep", "1000")
+    result = kata("rm", "box")
+    assert result.code == 1
+    assert "-f" in result.err
+    kata.ok("rm", "-f", "box")
+    assert kata.left() == []
+    assert kata("rm", "-f", "nosuch").code == 0
+    assert kata("rm", "nosuch").code == 1
+
+
+def test_the_client_may_go(kata):
+    """A client that is killed takes nothing with it: the container runs on, and ends by itself."""
+    process = kata.start("run", "--name", "box", IMAGE, "sh", "-c", "echo up; sleep 3; exit 8")
+    assert process.stdout.readline() == b"up\n"
+    process.kill()
+    process.communicate()
+    assert kata.ok("wait", "box", timeout=30) == "8"
+    kata.ok("rm", "box")
+
+
+def test_two_of_one_name(kata):
+    """A name in use is refused, with its holder, before anything is made."""
+    _detached(kata, "sleep", "1000")
+    result = kata("run", "--rm", "--name", "box", IMAGE, "true")
+    assert result.code == 125
+    assert 'the name "box" is already in use' in result.err
+    assert len(kata.json("ps", "--format", "json")) == 1
+    kata.ok("rm", "-f", "box")
+
+
+def test_two_of_one_name_at_once(kata):
+    """Of two runs with one name started together, one runs and the other is refused."""
+    argv = ("run", "--rm", "--name", "one", IMAGE, "sleep", "2")
+    both = [kata.start(*argv) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=60)
+    assert sorted(process.returncode for process in both) == [0, 125]
+    assert kata.left() == []
+
+
+def test_timing_adds_up(kata):
+    """--timing names every phase, and they sum to the total within 5 %."""
+    result = kata("run", "--rm", "--timing", "--format", "json", IMAGE, "echo", "hello")
+    assert result.stdout == b"hello\n"
+    import json
+
+    report = json.loads(result.err)
+    phases = sum(phase["ms"] for phase in report["phases"])
+    assert phases == pytest.approx(report["total_ms"], rel=0.05)
+
+
+def test_detached_processes_hold_no_pipe(kata):
+    """run -d returns, and whoever reads its output reads the end: nothing keeps it open."""
+    out = subprocess.run(
+        kata.argv("run", "-d", "--name", "box", IMAGE, "sleep", "1000"), env=kata.env, check=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert len(out.stdout.strip()) == 64
+    kata.ok("rm", "-f", "box")

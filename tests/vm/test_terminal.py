@@ -1,0 +1,107 @@
+"""A terminal: what a person types reaches the process, and what it draws reaches the person."""
+
+import os
+import signal
+import time
+
+from support.vm import IMAGE
+
+
+def test_tty_is_the_first(kata):
+    """``tty`` in a container with -t says /dev/pts/0."""
+    with kata.terminal("run", "--rm", "-t", IMAGE, "tty") as terminal:
+        terminal.expect(b"/dev/pts/0\r\n")
+        assert terminal.wait() == 0
+
+
+def test_without_t_there_is_none(kata):
+    """Without -t the process has no terminal, even when the caller has."""
+    with kata.terminal("run", "--rm", IMAGE, "tty") as terminal:
+        terminal.expect(b"not a tty")
+        assert terminal.wait() == 1
+
+
+def test_typing_and_size(kata):
+    """Lines typed reach a shell; the size is the caller's, and follows it."""
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh", rows=33, columns=99) as terminal:
+        terminal.expect(b"# ")
+        terminal.send(b"stty size\n")
+        terminal.expect(b"33 99")
+        terminal.resize(40, 120)
+        time.sleep(0.5)
+        terminal.send(b"stty size\n")
+        terminal.expect(b"40 120")
+        terminal.send(b"exit 5\n")
+        assert terminal.wait() == 5
+
+
+def test_ctrl_c_interrupts_the_foreground(kata):
+    """Ctrl-C ends the command a shell runs, not the shell, and not ``kata run``."""
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
+        terminal.expect(b"# ")
+        terminal.send(b"echo go; sleep 100\n")
+        terminal.expect(b"go\r\n")
+        time.sleep(0.3)
+        terminal.send(b"\x03")
+        terminal.expect(b"# ")
+        terminal.send(b"echo still $?\n")
+        terminal.expect(b"still 130")
+        terminal.send(b"exit\n")
+        terminal.wait()
+
+
+def test_ctrl_z_stops_the_foreground(kata):
+    """Ctrl-Z stops a command inside the container's shell, and fg goes on with it."""
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
+        terminal.expect(b"# ")
+        terminal.send(b"echo go; cat\n")
+        terminal.expect(b"go\r\n")
+        time.sleep(0.3)
+        terminal.send(b"\x1a")
+        terminal.expect(b"Stopped")
+        terminal.send(b"fg\n")
+        terminal.send(b"hello\n")
+        terminal.expect(b"hello\r\nhello\r\n")
+        terminal.send(b"\x04exit\n")
+        terminal.wait()
+
+
+def test_the_terminal_is_given_back(kata):
+    """After the end the caller's terminal is as it was: it echoes again."""
+    import termios
+
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
+        before = termios.tcgetattr(terminal.fd)
+        terminal.expect(b"# ")
+        assert termios.tcgetattr(terminal.fd) != before
+        terminal.send(b"exit\n")
+        terminal.wait()
+        assert termios.tcgetattr(terminal.fd) == before
+
+
+def test_a_full_screen_program(kata):
+    """vi draws its screen, takes keys, and writes a file."""
+    script = "vi /tmp/f; cat /tmp/f"
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh", "-c", script) as terminal:
+        terminal.expect(b"~")
+        terminal.send(b"ihello\x1b")
+        time.sleep(0.3)
+        terminal.send(b":wq\n")
+        terminal.expect(b"hello\r\n")
+        assert terminal.wait() == 0
+
+
+def test_hanging_up_ends_the_session(kata):
+    """A client that is killed leaves a container that can be removed."""
+    with kata.terminal("run", "--rm", "--name", "hung", "-it", IMAGE, "sh") as terminal:
+        terminal.expect(b"# ")
+        os.kill(terminal.pid, signal.SIGKILL)
+        terminal.wait()
+    kata.ok("rm", "-f", "hung")
+
+
+def test_t_wants_a_terminal(kata):
+    """-it with a pipe for standard input is refused in words."""
+    result = kata("run", "--rm", "-it", IMAGE, "sh", input=b"")
+    assert result.code == 125
+    assert "not a TTY" in result.err
