@@ -13,7 +13,7 @@ import sys
 from kata.errors import GuestError, InvalidInput, KataError
 from kata.guest import pipes, staged
 from kata.guest.confine import Confinement, default_signals, execute, find_program
-from kata.guest.rootfs import Rootfs, console, failed
+from kata.guest.rootfs import Rootfs, console, failed, write_contents
 from kata.guest.spec import MALFORMED, namespaces
 from kata.linux import capabilities, sysctl, tty
 from kata.linux import namespaces as ns
@@ -86,29 +86,42 @@ class Child:
         self._terminal = bool(self._process.get("terminal"))
         self._confinement = Confinement(self._process, plan["seccomp"], plan["seccomp_flags"])
 
-    def create(self, stage: str = "") -> None:
-        """Become the first process of a container; a parked child has a ``stage`` already."""
+    def create(self, stage: str = "", *, rooted: bool = False) -> None:
+        """Become the first process of a container.
+
+        A parked child has a ``stage`` already, or is ``rooted``: its root is made and entered.
+        """
         spec: dict[str, Any] = self._plan["spec"]
         self._enter_namespaces(parked=bool(stage))
         self._name_host(spec)
-        self._adjust(spec, parked=bool(stage))
-        linux = spec.get("linux") or {}
-        choice = staged.NOTHING
+        self._adjust_oom()
+        if not rooted:
+            write_parameters(spec, parked=bool(stage))
         if stage:
             self._confinement.bounded = capabilities.mask_of(staged.CAPABILITIES)
             self._confinement.keyed = True
-            mounts = spec.get("mounts") or []
-            masked, readonly = linux.get("maskedPaths") or [], linux.get("readonlyPaths") or []
-            still = {k for k, path in namespaces(spec).items() if not path}
-            choice = staged.choose(mounts, masked, readonly, still)
         os.umask(0)  # modes of what is made are those asked for
+        if rooted:
+            self._complete_root()
+        else:
+            self._make_root(spec, stage)
+        self._finish(make_cwd=True, wait=True)
+
+    def _make_root(self, spec: dict[str, Any], stage: str) -> None:
+        choice = staged.of(spec) if stage else staged.NOTHING
         root = Rootfs(spec, stage, choice, mounted=self._plan["mounted"])
         root.build(self._plan["files"], self._plan["contents"])
         root.enter()
         os.setsid()
         self._open_terminal(bind_console=True)
         root.hide()
-        self._finish(make_cwd=True, wait=True)
+
+    def _complete_root(self) -> None:
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        write_contents(root, self._plan["contents"])
+        os.close(root)
+        os.setsid()
+        self._open_terminal(bind_console=True)
 
     def exec(self, pidfd: int, kinds: tuple[str, ...]) -> None:
         """Become one more process of the container whose first process ``pidfd`` stands for."""
@@ -145,24 +158,6 @@ class Child:
             sc.sethostname(spec["hostname"])
         if spec.get("domainname"):
             sc.setdomainname(spec["domainname"])
-
-    def _adjust(self, spec: dict[str, Any], *, parked: bool) -> None:
-        """What is written through the agent's /proc, which the container's is not fit for."""
-        self._adjust_oom()
-        own = namespaces(spec)
-        wanted = dict((spec.get("linux") or {}).get("sysctl") or {})
-        if parked and own.get("network") == "":
-            for name, (value, default) in staged.SYSCTLS.items():
-                if wanted.setdefault(name, default) == value:
-                    del wanted[name]
-        for name, value in wanted.items():
-            kind = sysctl.namespace_of(name)
-            if not kind or kind not in own:
-                raise InvalidInput(f'sysctl "{name}" is not in a namespace of the container')
-            try:
-                sysctl.write(name, value)
-            except OSError as error:
-                raise failed(f'sysctl "{name}" = "{value}"', error) from None
 
     def _adjust_oom(self) -> None:
         score = self._process.get("oomScoreAdj")
@@ -210,6 +205,24 @@ class Child:
             small_init(self._report, self._terminal)
         self._confinement.filter()
         execute(path, args, env)
+
+
+def write_parameters(spec: dict[str, Any], *, parked: bool) -> None:
+    """Set kernel parameters, through the agent's /proc: in the container's they are read-only."""
+    own = namespaces(spec)
+    wanted = dict((spec.get("linux") or {}).get("sysctl") or {})
+    if parked and own.get("network") == "":
+        for name, (value, default) in staged.SYSCTLS.items():
+            if wanted.setdefault(name, default) == value:
+                del wanted[name]
+    for name, value in wanted.items():
+        kind = sysctl.namespace_of(name)
+        if not kind or kind not in own:
+            raise InvalidInput(f'sysctl "{name}" is not in a namespace of the container')
+        try:
+            sysctl.write(name, value)
+        except OSError as error:
+            raise failed(f'sysctl "{name}" = "{value}"', error) from None
 
 
 def small_init(report: int, terminal: bool) -> None:  # noqa: FBT001

@@ -14,7 +14,14 @@ from kata.guest import prepared, spawn, staged
 from kata.guest.child import Child
 from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
-from kata.guest.spec import CONTAINER_PREFIX, MALFORMED, bounding_set, document, namespaces
+from kata.guest.spec import (
+    CONTAINER_PREFIX,
+    MALFORMED,
+    bounding_set,
+    document,
+    namespaces,
+    root_part,
+)
 from kata.guest.storage import Storages
 from kata.linux import devicefilter
 from kata.linux import namespaces as ns
@@ -23,11 +30,17 @@ from kata.wire.agent_api import Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from kata.guest.loop import Loop
     from kata.guest.spec import Spec
-    from kata.wire.agent_api import CreateContainerRequest, ExecRequest, Seccomp
+    from kata.wire.agent_api import (
+        CreateContainerRequest,
+        ExecRequest,
+        PrepareRequest,
+        Seccomp,
+    )
 
 _MAX_FILES, _MAX_FILE = 256, 1 << 20
 _TRIES = 200  # for a control group to become empty once everything in it was killed
@@ -43,6 +56,7 @@ class Launcher:
         self._storages = Storages()
         self._made = 0
         self._parked: prepared.Parked | None = None
+        self._rooted: prepared.Root | None = None
         os.makedirs(run, 0o700, exist_ok=True)
 
     def park(self) -> Outcome:
@@ -53,14 +67,47 @@ class Launcher:
             return outcome
         self._storages.look_for_disks()
         parked = prepared.park(f"{self._run}/stage", self._new_group())
+
+        def made() -> None:
+            self._parked = parked
+
+        self._await(parked, prepared.PARKED, outcome, made)
+        return outcome
+
+    def root(self, request: PrepareRequest) -> Outcome:
+        """Let the parked child make its root; the outcome is there when it waits again."""
+        parked = self._parked
+        if parked is None or self._rooted is not None:
+            raise WrongState("there is no parked container without a root")
+        spec = document(request.spec, "the container's specification")
+        points = tuple(self._storages.mount(storage) for storage in request.storages)
+        rooted = prepared.Root(
+            tuple(s.encode() for s in request.storages), root_part(spec), points
+        )
+        mounted = any(s.mount_point == spec["root"]["path"] for s in request.storages)
+        wires.send_plan(
+            parked.pipes.go, {prepared.ROOTED: True, "spec": spec, "mounted": mounted}
+        )
+        outcome = Outcome()
+
+        def made() -> None:
+            self._rooted = rooted
+
+        self._await(parked, prepared.ROOTED, outcome, made)
+        return outcome
+
+    def _await(
+        self, parked: prepared.Parked, word: str, outcome: Outcome, made: Callable[[], None]
+    ) -> None:
+        """Settle the outcome when the parked child reports ``word``, or why it does not."""
         reports = wires.Reports()
 
         def ready(_events: int) -> None:
             data = os.read(parked.pipes.report, 4096)
             for item in reports.receive(data):
                 self._loop.forget(parked.pipes.report)
-                if item[0] == prepared.PARKED:
-                    self._parked = parked
+                if item[0] == word:
+                    made()
                     outcome.settle(Empty())
                 else:
                     outcome.settle(wires.failure_of(item))
@@ -69,7 +116,6 @@ class Launcher:
                 outcome.settle(GuestError("the prepared container died"))
 
         self._loop.watch(parked.pipes.report, EPOLLIN, ready)
-        return outcome
 
     def _new_group(self) -> Group:
         self._made += 1
@@ -89,7 +135,7 @@ class Launcher:
     def _create(self, request: CreateContainerRequest, spec: Spec) -> Container:
         wanted = namespaces(spec)
         spawn.flags_for(wanted)
-        parked = self._parked if prepared.fits(wanted, bounding_set(spec)) else None
+        parked = self._suitable(request, spec, wanted)
         group = parked.group if parked else self._new_group()
         container = Container(self._loop, request.container_id, group, wanted)
         try:
@@ -98,6 +144,7 @@ class Launcher:
             _limit_devices(group, resources.get("devices") or [], parked)
             for storage in request.storages:
                 container.storages.append(self._storages.mount(storage))
+            self._hand_over_root()
             plan = self._plan(request, spec, container, parked)
             if parked is not None:
                 container.held = parked.namespaces
@@ -109,6 +156,28 @@ class Launcher:
             raise
         return container
 
+    def _suitable(
+        self, request: CreateContainerRequest, spec: Spec, wanted: dict[str, str]
+    ) -> prepared.Parked | None:
+        """The parked child, if this container can grow from it; one with another root is ended."""
+        fits = self._parked is not None and prepared.fits(wanted, bounding_set(spec))
+        rooted = self._rooted
+        if rooted is None:
+            return self._parked if fits else None
+        if (
+            fits and root_part(spec) == rooted.part
+            and tuple(s.encode() for s in request.storages) == rooted.storages
+        ):  # fmt: skip
+            return self._parked
+        self._discard_parked()
+        return None
+
+    def _hand_over_root(self) -> None:
+        """What a prepared root stands on is the container's from now on, or nobody's."""
+        rooted, self._rooted = self._rooted, None
+        for point in reversed(rooted.points if rooted else ()):
+            self._storages.release(point)
+
     def _give_up(self, container: Container, parked: prepared.Parked | None) -> None:
         """Undo what was made for a container that will not be."""
         if parked is None or parked is not self._parked:
@@ -119,6 +188,7 @@ class Launcher:
 
     def _discard_parked(self) -> None:
         parked, self._parked = self._parked, None
+        self._hand_over_root()
         if parked is not None:
             for fd in (parked.devices_fd, *parked.namespaces):
                 os.close(fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from kata.guest import pipes, rootfs, spawn, staged
-from kata.guest.child import Child
+from kata.guest.child import Child, write_parameters
 from kata.guest.confine import new_keyring
 from kata.linux import capabilities, devicefilter, mounts, sysctl
 from kata.linux import namespaces as ns
@@ -20,10 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from kata.guest.spec import Spec
     from kata.linux.cgroup2 import Group
 
 PRIVATE = ("mount", "pid", "network", "uts", "ipc", "cgroup")
-PARKED = "parked"
+PARKED, ROOTED = "parked", "rooted"
 _HELD = ("network", "mount")  # their end takes long, and would delay the news of the exit
 
 
@@ -37,6 +38,15 @@ class Parked:
     devices: bytes  # the device filter of the group
     devices_fd: int
     namespaces: tuple[int, ...]  # held, so that they are torn down with the container's record
+
+
+@record
+class Root:
+    """The root that a parked child has made: of what, and the mount points it stands on."""
+
+    storages: tuple[bytes, ...]
+    part: Spec
+    points: tuple[str, ...]
 
 
 def fits(wanted: dict[str, str], bounding: list[str]) -> bool:
@@ -79,10 +89,25 @@ def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:
     capabilities.limit_bounding(capabilities.mask_of(staged.CAPABILITIES))
     pipes.report(wires.child_report, PARKED)
     plan = pipes.receive_plan(wires.child_go)
+    rooted = plan is not None and bool(plan.get(ROOTED))
+    if plan is not None and rooted:
+        make_root(plan["spec"], stage, mounted=plan["mounted"])
+        pipes.report(wires.child_report, ROOTED)
+        plan = pipes.receive_plan(wires.child_go)
     if plan is not None:
         child = Child(plan, wires.child_go, wires.child_report, wires.child_stdio)
-        child.create(stage)
+        child.create(stage, rooted=rooted)
     os._exit(0)
+
+
+def make_root(spec: Spec, stage: str, *, mounted: bool) -> None:
+    """Build, enter and protect the root of a container whose process is not known yet."""
+    os.umask(0)
+    write_parameters(spec, parked=True)
+    root = rootfs.Rootfs(spec, stage, staged.of(spec), mounted=mounted)
+    root.build([], [])
+    root.enter()
+    root.hide()
 
 
 def set_stage(stage: str) -> None:

@@ -60,11 +60,7 @@ class Rootfs:
         for mount in self._mounts:
             self._mount(mount)
         self._devices()
-        for path, content, mode in contents:
-            try:
-                inroot.write_file(self._root, path, content, mode)
-            except OSError as error:
-                raise failed(f'write "{path}"', error) from None
+        write_contents(self._root, contents)
         for path, source, readonly in files:
             options = mounts.parse(["bind", "ro"] if readonly else ["bind"])
             self._bind(source, path, options)
@@ -195,6 +191,15 @@ def failed(what: str, error: OSError) -> GuestError:
     named = error.filename if isinstance(error.filename, str) else ""
     detail = f" ({named})" if named and "/proc/self/fd/" not in named else ""
     return GuestError(what, why=f"{(error.strerror or str(error)).lower()}{detail}")
+
+
+def write_contents(root: int, contents: list[tuple[str, bytes, int]]) -> None:
+    """Write files (path, content, mode) into a root that is the container's own."""
+    for path, content, mode in contents:
+        try:
+            inroot.write_file(root, path, content, mode)
+        except OSError as error:
+            raise failed(f'write "{path}"', error) from None
 
 
 def fill_dev(directory: int) -> None:

@@ -182,7 +182,7 @@ class Agent:
         """Make ready what does not depend on the container."""
         for name in request.modules:
             modules.load(identifier(name, "module name"))
-        parked = self._launcher.park()
+        parked = self._launcher.root(request) if request.spec else self._launcher.park()
         gc.collect()
         gc.freeze()
         return parked

@@ -36,6 +36,15 @@ def namespaces(spec: Spec) -> dict[str, str]:
     return {entry["type"]: entry.get("path") or "" for entry in listed}
 
 
+def root_part(spec: Spec) -> Spec:
+    """What of a specification is settled when its root is made, kernel parameters included."""
+    linux = spec.get("linux") or {}
+    names = ("maskedPaths", "readonlyPaths", "rootfsPropagation", "devices", "namespaces")
+    part: Spec = {name: linux.get(name) or [] for name in names}
+    part["sysctl"] = linux.get("sysctl") or {}
+    return {**part, "root": spec["root"], "mounts": spec.get("mounts") or []}
+
+
 def bounding_set(spec: Spec) -> list[str]:
     """The capabilities the container's processes may ever have."""
     sets = (spec.get("process") or {}).get("capabilities") or {}

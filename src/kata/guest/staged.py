@@ -6,6 +6,7 @@ same type and options at the same place; otherwise it is dropped and mounted afr
 
 from __future__ import annotations
 
+from kata.guest.spec import namespaces
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -71,6 +72,16 @@ class Choice:
 
 
 NOTHING = Choice(frozenset(), (), frozenset(), frozenset(), frozenset())
+
+
+def of(spec: dict[str, Any]) -> Choice:
+    """What to use of the stage for a specification."""
+    linux = spec.get("linux") or {}
+    still = {kind for kind, path in namespaces(spec).items() if not path}
+    return choose(
+        spec.get("mounts") or [], linux.get("maskedPaths") or [],
+        linux.get("readonlyPaths") or [], still,
+    )  # fmt: skip
 
 
 def choose(

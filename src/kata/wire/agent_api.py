@@ -60,28 +60,6 @@ class ConfigureResponse(Message):
     cpus: int = uint32(5)
 
 
-class PrepareRequest(Message):
-    """Make ready all that does not depend on the container; called before a template is frozen.
-
-    Loads ``modules``, and parks a half-made container: a process with its namespaces and the
-    standard mounts, waiting for a ``CreateContainer`` that can use it.
-    """
-
-    modules: list[str] = repeated(string(1))
-
-
-class SetClockRequest(Message):
-    """Step the clock; sent once more shortly after a restore, when answers are quick."""
-
-    realtime_ns: int = int64(1)
-
-
-class ClockResponse(Message):
-    """The guest's clock when it answered."""
-
-    realtime_ns: int = int64(1)
-
-
 class Storage(Message):
     """Something to mount in the guest, outside any container, before the container is made.
 
@@ -95,6 +73,31 @@ class Storage(Message):
     fstype: str = string(3)
     options: list[str] = repeated(string(4))
     mount_point: str = string(5)
+
+
+class PrepareRequest(Message):
+    """Make ready all that does not depend on the container; called before a template is frozen.
+
+    Loads ``modules``, and parks a half-made container: a process with its namespaces and the
+    standard mounts, waiting for a ``CreateContainer`` that can use it. With ``spec`` (an OCI
+    config.json) its root is made too, of ``storages``: for containers whose files are the same.
+    """
+
+    modules: list[str] = repeated(string(1))
+    storages: list[Storage] = repeated(nested(Storage, 2))
+    spec: bytes = bytes_(3)
+
+
+class SetClockRequest(Message):
+    """Step the clock; sent once more shortly after a restore, when answers are quick."""
+
+    realtime_ns: int = int64(1)
+
+
+class ClockResponse(Message):
+    """The guest's clock when it answered."""
+
+    realtime_ns: int = int64(1)
 
 
 class File(Message):

@@ -55,6 +55,36 @@ def test_prepared_and_fresh_containers_have_the_same_mounts(guest):
     assert lines(prepared) == lines(fresh)
 
 
+def test_a_container_with_a_prepared_root_is_like_a_fresh_one(guest):
+    """What was made before the process was known cannot be told from what is made for it."""
+    script = "cut -d' ' -f4-6 /proc/self/mountinfo | sort; ls -la /dev | cut -c1-20,60-; hostname"
+    root = guest.root()
+    fresh = guest.run("sh", "-c", script, rootfs=root)[0]
+    guest.call("Prepare", api.PrepareRequest())
+    spec = guest.spec("sh", "-c", script, rootfs=root)
+    guest.call("Prepare", api.PrepareRequest(spec=json.dumps(spec).encode()))
+    out, _, end = guest.run(spec=spec)
+    assert end.exit_code == 0
+    assert lines(out) == lines(fresh)
+
+
+def test_a_prepared_root_gives_way_to_another(guest):
+    """A container with other files does not get the prepared root, nor does the next one."""
+    guest.call("Prepare", api.PrepareRequest())
+    spec = guest.spec("true")
+    guest.call("Prepare", api.PrepareRequest(spec=json.dumps(spec).encode()))
+    other = guest.spec("sh", "-c", "echo other > /mark; cat /mark")
+    assert guest.run(spec=other)[0] == b"other\n"
+    assert guest.run("sh", "-c", "ls /mark", rootfs=spec["root"]["path"])[2].exit_code == 1
+
+
+def test_a_root_is_prepared_once(guest):
+    """Without a parked container, or for a second time, there is a clear refusal."""
+    spec = json.dumps(guest.spec("true")).encode()
+    with pytest.raises(errors.WrongState, match="no parked container"):
+        guest.call("Prepare", api.PrepareRequest(spec=spec))
+
+
 def test_prepared_gives_way_to_other_wishes(guest):
     """What is staged and not asked for is not there; what differs is mounted as asked."""
     guest.call("Prepare", api.PrepareRequest())
