@@ -108,6 +108,12 @@ class Factory(Group):
     SECTION = "factory"
 
     enable_template: bool = boolean(True, "start virtual machines as copies of a template")
+    image_templates: int = integer(
+        8,
+        "how many images may have a template of their own, in which their files are mounted "
+        "already; 0: none",
+        check=between(0, 1000),
+    )
     template_path: str = text(
         "", "where templates are kept; empty: templates in data_root", check=ABSOLUTE_OR_EMPTY
     )

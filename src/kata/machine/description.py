@@ -23,6 +23,7 @@ class Machine:
     ``block_slots`` disks named ``layer0``… are wired, empty until bound; ``network_slot`` wires a
     card without a peer; ``generation_id`` a device that tells a clone's kernel that it is one (the
     agent's first call reseeds it anyway); ``shared_memory`` lets another process map the memory.
+    ``prepared`` identifies the root file system that its parked container has made already.
     """
 
     kernel: str
@@ -38,6 +39,7 @@ class Machine:
     network_slot: bool = False
     generation_id: bool = False
     shared_memory: bool = False
+    prepared: str = ""
 
 
 def serial_of(slot: int) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kata.hypervisors.qemu.driver import QemuVm
     from kata.machine.description import Machine
     from kata.runtime.rpc import Client
-    from kata.wire.agent_api import ConfigureRequest
+    from kata.wire.agent_api import ConfigureRequest, PrepareRequest
 
 _BOOT_TIMEOUT_S = 120.0  # of the slowest: an emulated guest on a busy host
 _CALL_TIMEOUT_S = 120.0
@@ -32,7 +32,11 @@ _REHEARSALS = 16
 
 @record
 class Order:
-    """What to freeze, with which QEMU as which user, and the directory for the files."""
+    """What to freeze, with which QEMU as which user, and the directory for the files.
+
+    With ``base``, the directory of another template, a copy of that one is taken further:
+    ``disks`` are attached, and its parked container makes the ``root``.
+    """
 
     machine: Machine
     program: str
@@ -40,6 +44,9 @@ class Order:
     modules: tuple[str, ...]
     directory: str
     boot_timeout: float = _BOOT_TIMEOUT_S
+    base: str = ""
+    disks: tuple[str, ...] = ()
+    root: PrepareRequest | None = None
 
 
 def make(order: Order) -> None:
@@ -112,7 +119,7 @@ def _freeze(order: Order) -> None:
     state = os.open(
         f"{order.directory}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400
     )
-    vm = boot(order, memory)
+    vm = _copy(order, memory) if order.base else boot(order, memory)
     try:
         _quieten(vm, order)
         vm.save(state)
@@ -135,12 +142,39 @@ def boot(order: Order, memory: int = -1) -> QemuVm:
     return vm
 
 
+def _copy(order: Order, memory: int) -> QemuVm:
+    """A running copy of the base, its memory in the new file, with the disks attached."""
+    from kata.hypervisors.interface import Bindings, Options
+    from kata.hypervisors.qemu import driver
+    from kata.linux import sparse
+
+    opened = [
+        os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        for path in (f"{order.base}/memory", f"{order.base}/state", *order.disks)
+    ]
+    try:
+        source, state, *disks = opened
+        sparse.copy(source, memory)
+        bindings = Bindings(
+            memory=memory, state=state,
+            disks=tuple((slot, fd, True) for slot, fd in enumerate(disks)),
+        )  # fmt: skip
+        options = Options(order.program, order.uid, scratch=order.directory)
+        vm = driver.start(replace(order.machine, shared_memory=True), bindings, options)
+        vm.wait_ready(order.boot_timeout)
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return vm
+
+
 def _quieten(vm: QemuVm, order: Order) -> None:
     from kata.wire.agent_api import PrepareRequest
 
+    request = order.root or PrepareRequest(modules=list(order.modules))
     client = configured(vm, order.boot_timeout)
     try:
-        client.call("Prepare", PrepareRequest(modules=list(order.modules)), _CALL_TIMEOUT_S)
+        client.call("Prepare", request, _CALL_TIMEOUT_S)
         for _ in range(_REHEARSALS):
             client.call("Configure", _identity(), _CALL_TIMEOUT_S)
     except AgentError as error:

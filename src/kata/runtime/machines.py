@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from kata.errors import Unsupported
+from kata.errors import KataError, Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line
 from kata.machine.description import Machine
 from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
 from kata.runtime import guest_image
-from kata.runtime.template import Template, Templates
+from kata.runtime.planning import is_usual, preparation
+from kata.runtime.template import Preparation, Template, Templates
 from kata.wire.record import record, replace
 
 TYPE_CHECKING = False
@@ -113,7 +114,32 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
     if not (request.template and config.factory.enable_template):
         return launch
     known = templates(config, launch.program)
-    template = known.find(launch.machine)
-    if template is None:
-        template = known.create(launch.machine, say=say)
-    return replace(launch, template=template)
+    if config.factory.image_templates and is_usual(request):
+        found = _of_image(request, config, launch.machine, known, say)
+        if found is not None:
+            return replace(launch, template=found)
+    return replace(launch, template=_of_machine(launch.machine, known, say))
+
+
+def _of_machine(machine: Machine, known: Templates, say: Callable[[str], None]) -> Template:
+    return known.find(machine) or known.create(machine, say=say)
+
+
+def _of_image(
+    request: RunRequest, config: Config, machine: Machine, known: Templates,
+    say: Callable[[str], None],
+) -> Template | None:  # fmt: skip
+    """A template in which the image's files are mounted; None if it cannot be made."""
+    name, root = preparation(request, machine.block_slots)
+    prepared = replace(machine, prepared=name)
+    found = known.find(prepared)
+    if found is not None:
+        return found
+    base = _of_machine(machine, known, say)
+    try:
+        made = known.create(prepared, say=say, of=Preparation(base, request.layers, root))
+    except KataError as error:
+        say(f"no template for this image, going on without: {error}")
+        return None
+    known.keep(config.factory.image_templates)
+    return made

@@ -14,9 +14,9 @@ import time
 from kata.errors import AgentError, HostError, HypervisorError, KataError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
-from kata.oci.defaults import container_spec
 from kata.resources.group import create
 from kata.resources.plan import for_machine
+from kata.runtime.planning import specification, storage_plan
 from kata.runtime.rpc import Client
 from kata.runtime.seccomp import container_filter
 from kata.runtime.uids import UserId
@@ -164,8 +164,7 @@ class Sandbox:
             self._opened.append(source.fd)
             self._sources[source.path] = source
             rootfs = storage.Directory(source.path)
-        limits = storage.Limits(wired_slots=self._launch.machine.block_slots)
-        return storage.plan(request.id, rootfs, volumes, limits)
+        return storage_plan(rootfs, volumes, self._launch.machine.block_slots)
 
     def _start_share(self, entry: Entry) -> None:
         from kata.storage import share, virtiofsd
@@ -188,11 +187,7 @@ class Sandbox:
     def prepare(self) -> CreateContainerRequest:
         """What the agent is asked: config, filter, mounts and files of the container."""
         request = self._request
-        spec = container_spec(replace(request.container, root=self._plan.root))
-        volumes = {m["destination"]: m for m in self._plan.mounts}
-        spec["mounts"] = [volumes.get(m["destination"], m) for m in spec["mounts"]]
-        if request.domainname:
-            spec["domainname"] = request.domainname
+        spec = specification(request, self._plan)
         capabilities = spec["process"]["capabilities"]["bounding"]
         self._seccomp = self._filter(capabilities)
         self._spec = spec

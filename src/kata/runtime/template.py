@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.machine.description import Machine
+    from kata.wire.agent_api import PrepareRequest
 
 FORMAT = 1
 MANIFEST, MEMORY, STATE = "manifest.json", "memory", "state"
@@ -56,6 +57,15 @@ class Frozen:
         for fd in (self.memory, self.source, self.state):
             if fd >= 0:
                 os.close(fd)
+
+
+@record
+class Preparation:
+    """What a template for one image is made of: another template, disks, and the root to make."""
+
+    base: Template
+    disks: tuple[str, ...]
+    root: PrepareRequest
 
 
 @record
@@ -128,8 +138,12 @@ class Templates:
         directory = f"{self.root}/{key}"
         return None if _flaw(directory, key) else Template(key, directory)
 
-    def create(self, machine: Machine, *, say: Callable[[str], None]) -> Template:
+    def create(
+        self, machine: Machine, *, say: Callable[[str], None], of: Preparation | None = None
+    ) -> Template:
         """Make it, or wait for another process that is making it. Forks; takes seconds.
+
+        With ``of`` it is not booted but taken further from another template.
 
         Raises ``HypervisorError``, ``AgentError``, ``HostError``, ``Unsupported``.
         """
@@ -144,7 +158,7 @@ class Templates:
             if os.path.lexists(directory):
                 say(f"the template {key} is damaged ({flaw}), making it again")
                 _remove(directory)
-            self._make(machine, key, say)
+            self._make(machine, key, of, say)
         finally:
             os.close(lock)
         return Template(key, directory)
@@ -169,11 +183,14 @@ class Templates:
             fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
-    def _make(self, machine: Machine, key: str, say: Callable[[str], None]) -> None:
+    def _make(
+        self, machine: Machine, key: str, of: Preparation | None, say: Callable[[str], None]
+    ) -> None:
         from kata.runtime.freeze import Order, make
 
+        kind = "a template for this image" if of else "a template"
         say(
-            f"making a template (once): {machine.memory_mib} MiB, {machine.vcpus} vCPU, "
+            f"making {kind} (once): {machine.memory_mib} MiB, {machine.vcpus} vCPU, "
             f"{machine.machine_type}, {machine.accelerator}"
         )
         began = time.monotonic()
@@ -181,9 +198,13 @@ class Templates:
         workdir = f"{self.root}/{_NEW}{key}"
         try:
             os.mkdir(workdir, 0o700)
-            make(Order(machine, self._program, self._uid, self._modules, workdir))
+            order = Order(machine, self._program, self._uid, self._modules, workdir)
+            if of is not None:
+                order = replace(order, base=of.base.directory, disks=of.disks, root=of.root)
+            make(order)
             facts = self._facts(machine)
             manifest = {**facts, "key": key, "made_ns": time.time_ns(), **_files(workdir)}
+            manifest["layers"] = of.disks if of else ()
             manifest["kernel"], manifest["initrd"] = machine.kernel, machine.initrd
             _write(f"{workdir}/{MANIFEST}", quickjson.dumps(manifest).encode())
             os.rename(workdir, f"{self.root}/{key}")
@@ -223,7 +244,9 @@ class Templates:
             machine = manifest["machine"]
             found |= {
                 name: machine[name]
-                for name in ("machine_type", "accelerator", "memory_mib", "vcpus", "block_slots")
+                for name in (
+                    "machine_type", "accelerator", "memory_mib", "vcpus", "block_slots", "prepared",
+                )
             }
             found["made_ns"] = manifest["made_ns"]
             found["state_bytes"] = os.stat(f"{directory}/{STATE}").st_size
@@ -242,6 +265,8 @@ class Templates:
             for name in ("kernel", "initrd"):
                 if not os.path.exists(manifest[name]):
                     return "its guest image is gone"
+            if not all(os.path.exists(path) for path in manifest["layers"]):
+                return "its image is gone"
         except (OSError, ValueError, KeyError, TypeError):
             return "its manifest cannot be read"
         return "" if manifest.get("format") == FORMAT else "it was made by another version"
@@ -252,6 +277,16 @@ class Templates:
         What is being made just now is left alone.
         """
         return self._discard(lambda key: bool(self._stale(key) or _flaw(f"{self.root}/{key}", key)))
+
+    def keep(self, most: int) -> list[str]:
+        """Remove the oldest templates for images beyond ``most``: the keys."""
+        made = sorted(
+            (int(str(found.get("made_ns", 0))), str(found["key"]))
+            for found in self.status()
+            if found.get("prepared")
+        )
+        surplus = {key for _, key in made[: max(len(made) - most, 0)]}
+        return self._discard(lambda key: key in surplus) if surplus else []
 
     def destroy(self) -> list[str]:
         """Remove all: the keys. Virtual machines that run are not touched: they hold the files."""
