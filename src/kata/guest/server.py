@@ -13,6 +13,7 @@ from kata.errors import (
     InvalidInput,
     KataError,
     NotFound,
+    ProtocolError,
     Unsupported,
     WrongState,
 )
@@ -27,6 +28,7 @@ from kata.guest.spec import document, identifier
 from kata.linux.cgroup2 import enable_controllers
 from kata.wire import agent_api as api
 from kata.wire.agent_api import METHODS, SERVICE, STDIN, Empty
+from kata.wire.flow import WINDOW
 from kata.wire.record import record
 from kata.wire.ttrpc import Connection, Data, Request
 
@@ -64,6 +66,7 @@ class Agent:
         self._containers: dict[str, Container] = {}
         self._launcher = Launcher(self.loop, place.run, place.cgroup, self._containers)
         self._event_stream = 0
+        self._early: dict[int, list[Data]] = {}  # sent on streams that wait to be opened
         self._events: list[bytes] = []
         self._api_hash = api.api_hash()
         enable_controllers(place.cgroup)
@@ -72,6 +75,7 @@ class Agent:
         """Serve one host over a descriptor until it goes away or wants the power off."""
         channel = self._channel = Channel(self.loop, fd, self._event)
         self._event_stream = 0
+        self._early.clear()
         self.loop.after_each(channel.flush)
         self.loop.run()
         channel.flush()
@@ -85,8 +89,24 @@ class Agent:
         elif isinstance(event, Data):
             channel = self._channel
             stream = channel.streams.get(event.stream) if channel else None
-            if stream is not None:  # else it ended meanwhile
+            if stream is not None:
                 stream.received(event)
+            elif event.stream in self._early:
+                self._keep(event)
+            # else it ended meanwhile
+
+    def _keep(self, event: Data) -> None:
+        """Input for a process that is still being made; the host may send one window of it."""
+        early = self._early[event.stream]
+        if sum(len(data.payload) for data in early) + len(event.payload) > WINDOW:
+            raise ProtocolError("stream: peer sent more than its window")
+        early.append(event)
+
+    def _later(self, ready: Outcome, request: Request) -> None:
+        """Do this request once that is so; what is sent on its stream meanwhile is kept."""
+        if request.method in api.STREAMING:
+            self._early.setdefault(request.stream, [])
+        ready.then(lambda _: self._request(request))
 
     def _request(self, request: Request) -> None:
         try:
@@ -105,7 +125,7 @@ class Agent:
             container is not None and request.method not in _AT_ONCE
             and container.init.ready.value is None
         ):  # fmt: skip
-            container.init.ready.then(lambda _: self._request(request))
+            self._later(container.init.ready, request)
             return
         if request.method in api.STREAMING:
             self._open_stream(request, message)
@@ -118,6 +138,7 @@ class Agent:
             self._answer(stream, result)
 
     def _answer(self, stream: int, value: Message | KataError) -> None:
+        self._early.pop(stream, None)
         if self._channel is None:
             return
         if isinstance(value, KataError):
@@ -137,9 +158,12 @@ class Agent:
             raise InvalidInput(f"stream {message.stream} goes the other way")
         process = self._container(message.container_id).process(message.exec_id)
         if process.ready.value is None:
-            process.ready.then(lambda _: self._request(request))
-        else:
-            process.stream(message.stream).open(self._channel, request.stream)
+            self._later(process.ready, request)
+            return
+        stream = process.stream(message.stream)
+        stream.open(self._channel, request.stream)
+        for early in self._early.pop(request.stream, ()):
+            stream.received(early)
 
     def _emit(self, event: api.GuestEvent) -> None:
         data = event.encode()
