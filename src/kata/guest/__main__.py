@@ -22,6 +22,7 @@ def main() -> None:
         boot.load_modules()
         debug = boot.parameters().get("log") == "debug"
         port = boot.open_port()
+        boot.steady_heap()
         agent = Agent()
         agent.machine.open_files()
         if debug:

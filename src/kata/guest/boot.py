@@ -101,6 +101,17 @@ def wait_for_host(port: int) -> None:
     poller.close()
 
 
+def steady_heap() -> None:
+    """Let the heap keep what it once had, mallopt(3), and give it some to begin with.
+
+    Growing and shrinking it by system calls is work that a clone would do anew at every start.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    for option, size in ((trim_threshold, 64 << 20), (top_pad, 1 << 20), (mmap_threshold, 8 << 20)):
+        sc.libc.mallopt(option, size)
+    bytes(1 << 20)
+
+
 def log(text: str) -> None:
     """One line on the console."""
     os.write(2, f"kata-agent: {text}\n".encode("utf-8", "replace"))

@@ -69,8 +69,7 @@ class Rootfs:
         """Make the built root the root; the old one is gone afterwards."""
         os.fchdir(self._root)
         sc.pivot_root(".", ".")
-        sc.mount("", ".", None, sc.MS_SLAVE | sc.MS_REC)
-        sc.umount(".", sc.MNT_DETACH)
+        sc.umount(".", sc.MNT_DETACH)  # of a slave: it stays where it came from
         os.chdir("/")
         os.close(self._root)
 
