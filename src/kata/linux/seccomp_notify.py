@@ -13,7 +13,6 @@ import fcntl
 import os
 from _struct import Struct
 
-from kata.errors import HostError
 from kata.linux import syscalls
 
 TYPE_CHECKING = False
@@ -113,8 +112,21 @@ def _read_path(thread: int, address: int) -> str:
         os.close(memory)
 
 
-def require() -> None:
-    """Raises ``HostError`` where the kernel cannot do this."""
-    with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
-        if "user_notif" not in file.read().split():
-            raise HostError("the kernel has no seccomp user notification", why="it needs 5.9")
+def available() -> bool:
+    """Whether the kernel can do this (5.14 or newer: answering and ending the call in one step)."""
+    try:
+        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
+            known = "user_notif" in file.read().split()
+    except OSError:
+        return False
+    release = os.uname().release.split(".")
+    return known and release[0].isdigit() and (int(release[0]), _number(release[1])) >= (5, 14)
+
+
+def _number(text: str) -> int:
+    digits = ""
+    for character in text:
+        if not character.isdigit():
+            break
+        digits += character
+    return int(digits or "0")

@@ -19,7 +19,6 @@ class Capabilities:
 
     file_share: bool = True
     template: bool = True
-    memory_return: bool = True
     generation_id: bool = True
     network: bool = True
 
@@ -27,8 +26,8 @@ class Capabilities:
 BY_MACHINE_TYPE = {
     "pc": Capabilities(),
     "q35": Capabilities(),
-    # no PCI: nothing can be plugged or unplugged, and no ACPI table for a generation id
-    "microvm": Capabilities(file_share=False, memory_return=False, generation_id=False),
+    # no PCI: nothing can be plugged; no ACPI table for a generation id
+    "microvm": Capabilities(file_share=False, generation_id=False),
 }
 
 

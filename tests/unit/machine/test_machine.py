@@ -80,8 +80,8 @@ def test_how_memory_is_held_is_not_seen_by_the_guest():
 def test_all_that_is_missing_is_named_at_once():
     """A request that a machine type cannot meet names every reason in one error."""
     machine = replace(MACHINE, machine_type="microvm")
-    with pytest.raises(Unsupported, match="no file share and no memory return"):
-        require(machine, file_share=True, memory_return=True, template=True)
+    with pytest.raises(Unsupported, match="no file share and no generation id"):
+        require(machine, file_share=True, generation_id=True, template=True)
     require(machine, file_share=False, template=True)
 
 

@@ -34,7 +34,7 @@ def made(templates, tmp_path):
         file.write(os.urandom(5000))
     manifest = {
         **json.loads(json.dumps(templates._facts(MACHINE))), **_files(directory), "key": key,
-        "made_ns": 1, "kernel": str(kernel), "initrd": str(kernel),
+        "made_ns": 1, "kernel": str(kernel), "initrd": str(kernel), "layers": [],
     }  # fmt: skip
     with open(f"{directory}/manifest.json", "w", encoding="utf-8") as file:
         json.dump(manifest, file)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD, SHARE_FD, FIRST_DISK_FD = 3, 4, 5, 6, 7, 10
 MEMORY_PATH, KERNEL_PATH, INITRD_PATH = "/memory", "/kernel", "/initrd"
-BALLOON = "balloon"
-SHARE_PORT, SPARE_PORT = "port0", "port1"  # root ports of q35, for what is plugged later
+SHARE_PORT = "port0"  # root port of q35, for what is plugged later
 
 # Larger than any disk: then a clone's disk can be any size and the guest need not be told.
 _EMPTY = (f"driver=null-co,size={1 << 42},read-only=on",)
@@ -37,8 +36,7 @@ class Wiring:
     """How one start differs from another of the same machine; none of it is seen by the guest.
 
     ``memory_file``: memory is the file at MEMORY_PATH, else fresh. ``restore``: device state comes
-    at STATE_FD. ``disks``: (slot, read-only) of those that are bound. ``balloon``: a device that
-    can give memory back, wired while a template is made and unplugged before it is frozen.
+    at STATE_FD. ``disks``: (slot, read-only) of those that are bound.
     """
 
     memory_file: bool = False
@@ -46,7 +44,6 @@ class Wiring:
     disks: tuple[tuple[int, bool], ...] = ()
     share: bool = False
     sandbox: bool = True
-    balloon: bool = False
 
 
 def arguments(machine: Machine, wiring: Wiring) -> list[str]:
@@ -74,12 +71,14 @@ def _board(machine: Machine) -> list[str]:
     accelerator = machine.accelerator
     if accelerator == "tcg":
         accelerator += f",tb-size={_TRANSLATION_BUFFER_MIB}"
-    words = ["-machine", f"{_MACHINE_OPTIONS[machine.machine_type]},memory-backend=memory"]
+    options = _MACHINE_OPTIONS[machine.machine_type]
+    if machine.machine_type == "microvm" and machine.accelerator == "tcg":
+        options += ",acpi=off"  # with ACPI, and no clock of kvm, no timer is found
+    words = ["-machine", f"{options},memory-backend=memory"]
     words += ["-accel", accelerator, "-cpu", machine.cpu_model]
     words += ["-smp", str(machine.vcpus), "-m", f"{machine.memory_mib}M"]
     if machine.machine_type == "q35":
-        for number, port in enumerate((SHARE_PORT, SPARE_PORT), 1):
-            words += ["-device", f"pcie-root-port,id={port},chassis={number},slot={number}"]
+        words += ["-device", f"pcie-root-port,id={SHARE_PORT},chassis=1,slot=1"]
     return words
 
 
@@ -115,9 +114,6 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     if machine.network_slot:
         rom = "" if machine.machine_type == "microvm" else ",romfile="
         words += ["-device", _device(machine, "virtio-net", f"id=net0,mac={NETWORK_MAC}{rom}")]
-    if wiring.balloon:
-        bus = f",bus={SPARE_PORT}" if machine.machine_type == "q35" else ""
-        words += ["-device", _device(machine, "virtio-balloon", f"id={BALLOON}{bus}")]
     return words
 
 

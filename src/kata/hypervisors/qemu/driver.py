@@ -1,10 +1,6 @@
 """QEMU: start, restore, watch, freeze and stop a virtual machine.
 
 The one rule: QEMU is given descriptors, never paths of ours; when the guest runs its root is empty.
-
-How memory gets in: QEMU opens its memory file for reading and writing, by path. That call is
-intercepted and answered with the descriptor of our choice: a template's file, read-only, so that no
-VMM can write to what others share (it maps it privately), or a memory file of its own.
 """
 
 from __future__ import annotations
@@ -17,8 +13,9 @@ from _queue import Empty
 from kata.errors import HostError, HypervisorError
 from kata.hypervisors.qemu import arguments as words
 from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
+from kata.hypervisors.qemu.memory import Memory
 from kata.hypervisors.qemu.watch import Watch
-from kata.linux import confine, fds, seccomp_notify, sparse
+from kata.linux import confine, fds
 from kata.linux.confine import Bind, Confinement
 from kata.machine.capabilities import require
 
@@ -36,28 +33,23 @@ OLDEST_VERSION = (5, 2, 0)
 _RLIMIT_CORE, _RLIMIT_NOFILE = 4, 7
 _MOST_FILES = 1024
 _STOP_TIMEOUT_S = 20.0
-_PLUG_TIMEOUT_S = 20.0
+_SAVE_TIMEOUT_S = 20.0
 
 
-def start(
-    machine: Machine, bindings: Bindings, options: Options, *, balloon: bool = False
-) -> QemuVm:
-    """Spawn QEMU and return at once; ``Vm.wait_ready`` does the rest. Raises ``HostError``.
+def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
+    """Spawn QEMU and return at once; ``Vm.wait_ready`` does the rest.
 
-    ``balloon`` wires a device that gives memory back (``return_memory``, for making a template).
+    Raises ``HostError``, or ``Unsupported`` for what such a machine cannot have.
     """
-    require(
-        machine, file_share=bindings.share >= 0, memory_return=balloon,
-        generation_id=machine.generation_id,
-    )  # fmt: skip
+    require(machine, file_share=bindings.share >= 0, generation_id=machine.generation_id)
     wiring = Wiring(
         memory_file=bindings.memory >= 0,
         restore=bindings.state >= 0,
         disks=tuple((slot, readonly) for slot, _, readonly in bindings.disks),
         share=bindings.share >= 0,
         sandbox=options.sandbox,
-        balloon=balloon,
     )
+    memory = Memory(bindings, options)
     agent, console, monitor = fds.pair(), fds.pair(), fds.pair()
     errors_ours, errors_theirs = os.pipe2(os.O_CLOEXEC)
     numbers = {
@@ -67,30 +59,34 @@ def start(
     optional = {words.STATE_FD: bindings.state, words.SHARE_FD: bindings.share}
     optional |= {words.FIRST_DISK_FD + slot: fd for slot, fd, _ in bindings.disks}
     numbers |= {number: fd for number, fd in optional.items() if fd >= 0}
-    root = _Root(machine, wiring, options)
+    root = _Root(machine, wiring, options, memory)
     argv = [options.program, *arguments(machine, wiring)]
     try:
         process = confine.spawn(argv, root.confinement, fds=numbers, env={})
     except BaseException:
         os.close(errors_ours)
+        memory.done()
         raise
     finally:
         for theirs in (agent[1], console[1], monitor[1]):
             theirs.close()
         os.close(errors_theirs)
     watch = Watch(process, monitor[0], console[0], errors_ours)
-    return QemuVm(machine, watch, agent[0], root, bindings)
+    return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
 
 
 class _Root:
     """What QEMU's root holds while it starts."""
 
-    def __init__(self, machine: Machine, wiring: Wiring, options: Options) -> None:
+    def __init__(
+        self, machine: Machine, wiring: Wiring, options: Options, memory: Memory
+    ) -> None:
         binds, links = confine.program_root(options.program)
         if not wiring.restore:
             binds += (
                 Bind(machine.kernel, words.KERNEL_PATH), Bind(machine.initrd, words.INITRD_PATH),
             )  # fmt: skip
+        binds += memory.bind
         devices = ("/dev/kvm",) if machine.accelerator == "kvm" else ()
         self.targets = [bind.target for bind in binds] + [link for link, _ in links]
         if devices:
@@ -98,7 +94,7 @@ class _Root:
         self.confinement = Confinement(
             uid=options.uid, gid=options.uid, binds=binds, links=links, devices=devices,
             rlimits=((_RLIMIT_CORE, 0), (_RLIMIT_NOFILE, _MOST_FILES)),
-            intercept_open=wiring.memory_file, hostname="kata",
+            intercept_open=memory.intercepted, hostname="kata",
             cgroup=options.cgroup, cgroup_tasks=options.cgroup_tasks,
         )  # fmt: skip
 
@@ -107,15 +103,16 @@ class QemuVm:
     """A QEMU process and its guest; see ``hypervisors.interface.Vm``."""
 
     def __init__(
-        self, machine: Machine, watch: Watch, agent: Socket, root: _Root, bindings: Bindings
-    ) -> None:
+        self, machine: Machine, watch: Watch, agent: Socket, root: _Root, memory: Memory, *,
+        restore: bool,
+    ) -> None:  # fmt: skip
         self._machine = machine
         self._watch = watch
         self._agent = agent
         self._agent_taken = False
         self._root = root
-        self._memory, self._memory_source = bindings.memory, bindings.memory_source
-        self._restore = bindings.state >= 0
+        self._memory = memory
+        self._restore = restore
         self._stopping = _thread.allocate_lock()
         self._ended = _thread.allocate_lock()
         self._watched = False
@@ -153,8 +150,7 @@ class QemuVm:
     def wait_ready(self, timeout: float) -> None:
         """See ``Vm.wait_ready``."""
         try:
-            if self._memory_source >= 0:
-                self._fill_memory()
+            self._memory.fill()
             self.process.confirm()
             self._until_ready(time.monotonic() + timeout)
         except BaseException:
@@ -167,13 +163,14 @@ class QemuVm:
     def _until_ready(self, deadline: float) -> None:
         watch, listener = self._watch, self.process.listener
         if listener >= 0:
-            watch.register(listener, self._give_memory)
+            watch.register(listener, lambda: self._memory.give(self.process))
         while not watch.answered:
             self._turn(deadline)
         if listener >= 0:
             watch.forget(listener)
             self.process.close_listener()
         self._check_version()
+        self._memory.done()
         confine.empty_root(self.process, self._root.targets)
         self._first.append(watch.start("cont"))
         while not watch.running:
@@ -195,22 +192,6 @@ class QemuVm:
         for pending in self._first:
             if pending.reply is not None and pending.reply.error:
                 raise HypervisorError(f"QEMU refused {pending.name}", why=pending.reply.error)
-
-    def _fill_memory(self) -> None:
-        """Copy the template's memory, while QEMU comes up and until it asks for it."""
-        try:
-            sparse.copy(self._memory_source, self._memory)
-        except OSError as error:
-            raise HostError("cannot copy the template's memory", why=str(error)) from None
-
-    def _give_memory(self) -> None:
-        try:
-            seccomp_notify.answer(self.process.listener, {words.MEMORY_PATH: self._memory})
-        except FileNotFoundError:
-            pass  # broken off by a signal: it is asked again, or QEMU is gone, which we see
-        except OSError as error:
-            if not self.process.poll():
-                raise HostError("cannot hand QEMU its memory", why=str(error)) from None
 
     def _check_version(self) -> None:
         version = self._watch.version()
@@ -255,49 +236,18 @@ class QemuVm:
         """See ``Vm.plug_share``."""
         self.execute("device_add", share_device(self._machine))
 
-    def return_memory(self) -> None:
-        """Take from the guest all memory it does not use, and give it back as holes.
-
-        Only with ``balloon``, whose driver the guest has loaded; the device is unplugged then.
-        Raises ``HypervisorError``.
-        """
-        whole = self.execute("query-balloon")["actual"]
-        self._balloon(1 << 20)
-        self._balloon(whole)
-        self._until("DEVICE_DELETED", "device_del", {"id": words.BALLOON})
-
-    def _balloon(self, target: int) -> None:
-        """Move the balloon as far as the guest lets it go: until it stands still."""
-        self.execute("balloon", {"value": target})
-        last, still = -1, 0
-        while last != target and still < 5:
-            time.sleep(0.05)
-            actual = self.execute("query-balloon")["actual"]
-            still = still + 1 if actual == last else 0
-            last = actual
-
-    def _until(self, event: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        queue = self._watch.queue(event)
-        try:
-            self.execute(command, arguments)
-            return queue.get(timeout=_PLUG_TIMEOUT_S)
-        except Empty:
-            raise HypervisorError(f"the guest did not answer {command}") from None
-        finally:
-            self._watch.drop(event, queue)
-
     def save(self, state: int) -> None:
         """Write the state of all devices, without the memory, and stop for good.
 
         Raises ``HypervisorError``.
         """
-        self._watch.send_descriptor("state", state).wait(_PLUG_TIMEOUT_S)
+        self._watch.send_descriptor("state", state).wait(_SAVE_TIMEOUT_S)
         queue = self._watch.queue("MIGRATION")
         self.execute("migrate", {"uri": "fd:state"})
         status = ""
         while status not in ("completed", "failed", "cancelled"):
             try:
-                status = queue.get(timeout=_PLUG_TIMEOUT_S)["status"]
+                status = queue.get(timeout=_SAVE_TIMEOUT_S)["status"]
             except Empty:
                 status = "failed"
         self._watch.drop("MIGRATION", queue)
@@ -312,6 +262,7 @@ class QemuVm:
                 return
             self._closed = True
             self._watch.expect_death()
+            self._memory.done()
             self.process.kill()
             if not self._watched:
                 self.process.wait()
