@@ -8,7 +8,7 @@ import pytest
 from support import source
 
 FORBIDDEN = {
-    r"(?<![\w./}])/(work|home|root)/[a-z]": "a path of somebody's machine",
+    r"(?<![\w./}])/work/[a-z]": "a path of somebody's machine",
     r"\bissues? #?\d+\b(?! of)": "a ticket; say what is so instead",
     r"\bsub-?agents?\b": "how it was written",
     r"\bprototype-facts\b|shared/(DESIGN|STYLE|reference)": "a page that is not here",

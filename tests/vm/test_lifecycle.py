@@ -184,7 +184,7 @@ def test_detached_processes_hold_no_pipe(kata):
     """run -d returns, and whoever reads its output reads the end: nothing keeps it open."""
     out = subprocess.run(
         kata.argv("run", "-d", "--name", "box", IMAGE, "sleep", "1000"), env=kata.env, check=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=60,
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
     assert len(out.stdout.strip()) == 64
     kata.ok("rm", "-f", "box")

@@ -44,6 +44,7 @@ class Container:
 
     @init.setter
     def init(self, process: Process) -> None:
+        """It was forked: the container has begun."""
         self._init = process
         process.oom_killed = self.was_oom_killed
         if self.kinds.get("pid") != "":  # the kernel kills the rest only in a pid namespace

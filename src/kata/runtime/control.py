@@ -18,7 +18,6 @@ from kata.wire.ttrpc import Connection, Request, Response
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
     from typing import Any
 
     from kata.wire.protobuf import Message

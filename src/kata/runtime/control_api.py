@@ -27,7 +27,7 @@ class StartedResponse(Message):
 
 
 class ExitResponse(Message):
-    """How a process ended; ``timing`` is JSON, the marks of the start path, if they were asked for."""
+    """How a process ended; ``timing`` is JSON: the marks of the start path."""
 
     exit_code: int = int32(1)
     signal: int = uint32(2)
@@ -38,7 +38,7 @@ class ExitResponse(Message):
 
 
 class ExecRequest(Message):
-    """Run one more process. ``streams`` says which of stdin (0), stdout, stderr are passed, in order.
+    """Run one more process. ``streams`` says which of stdin (0), stdout, stderr are passed.
 
     Empty ``user``, ``cwd``: the container's. ``environment`` adds to the container's.
     """

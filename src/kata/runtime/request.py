@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from kata.oci.defaults import ContainerRequest
 from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.oci.defaults import ContainerRequest
 
 
 @record

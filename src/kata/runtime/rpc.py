@@ -9,7 +9,6 @@ One thread reads; any thread may call.
 from __future__ import annotations
 
 import _thread
-
 from _queue import SimpleQueue
 from _socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET
 
@@ -59,7 +58,7 @@ class Call:
         return True
 
     def result(self, timeout: float = CALL_TIMEOUT) -> Message:
-        """The answer; raises the peer's error, or ``AgentError`` after ``timeout`` seconds (< 0: never)."""
+        """The answer; raises the error, or ``AgentError`` after ``timeout`` s (-1: never)."""
         if not self.ends_within(timeout):
             raise AgentError(
                 f'the agent did not answer "{self.method}" within {timeout:g} s',
@@ -214,7 +213,8 @@ class Client:
         except BlockingIOError:
             raise self._stuck() from None
         except OSError as error:
-            raise AgentError(f"the connection to the {self._name} is gone", why=str(error)) from None
+            what = f"the connection to the {self._name} is gone"
+            raise AgentError(what, why=str(error)) from None
 
     def _stuck(self) -> KataError:
         return AgentError(f"the {self._name} takes no data", hint="kata rm -f ends it")

@@ -9,10 +9,10 @@ it is what reserves a name.
 from __future__ import annotations
 
 import fcntl
-from kata.wire import quickjson as json
 import os
 
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.wire import quickjson as json
 from kata.wire.record import fields, record, replace
 
 TYPE_CHECKING = False
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 LOST_EXIT_CODE = 137  # the virtual machine was ended from outside, as by SIGKILL
+_FILES = (
+    "state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock",
+)  # fmt: skip
 _NAME_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 )
@@ -188,7 +191,7 @@ class Store:
     def forget(self, state: ContainerState) -> None:
         """Remove the directory and the name; nothing of it must be running."""
         directory = self.directory(state.id)
-        for name in ("state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock"):
+        for name in _FILES:
             _unlink(f"{directory}/{name}")
         try:
             os.rmdir(directory)
