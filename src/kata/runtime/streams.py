@@ -91,6 +91,7 @@ class InputPump:
         self._stream = stream
         self._fd = fd
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._closing = _thread.allocate_lock()
         self._done = _thread.allocate_lock()
         self._done.acquire()
         stream.on_end = self.stop
@@ -116,20 +117,20 @@ class InputPump:
             self._done.release()
 
     def stop(self) -> None:
-        """Read no more."""
-        try:
-            os.eventfd_write(self._wake, 1)
-        except OSError:
-            pass
+        """Read no more; nothing after ``finish``."""
+        with self._closing:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def finish(self, timeout: float = 5) -> None:
         """Stop, and give up the descriptor."""
         self.stop()
         if self._done.acquire(timeout=timeout):
             self._done.release()
-            wake, self._wake = self._wake, -1
-            if wake >= 0:
-                os.close(wake)
+            with self._closing:
+                if self._wake >= 0:
+                    os.close(self._wake)
+                    self._wake = -1
 
 
 def write_all(fd: int, data: bytes) -> None:
