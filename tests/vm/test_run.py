@@ -189,22 +189,19 @@ def test_no_network_but_loopback(kata):
     assert out == "lo"
 
 
-def test_an_image_s_configuration_is_honoured(kata, directory):
+def test_an_image_s_configuration_is_honoured(own_images, directory):
     """Entrypoint, command, environment, user and directory come from the image, and yield."""
+    kata = own_images
     layer = oci_image.layer_of(busybox.make(f"{directory}/root"))
     config = {
         "Entrypoint": ["sh", "-c", 'echo "$X $(id -u) $(pwd) $*"', "name"], "Cmd": ["given"],
         "Env": ["PATH=/bin", "X=1"], "User": "ann", "WorkingDir": "/tmp",
     }  # fmt: skip
     reference = f"oci:{oci_image.write(f'{directory}/image', [layer], config)}"
-    try:
-        assert kata.ok("run", "--rm", reference) == "1 1000 /tmp given"
-        assert kata.ok("run", "--rm", "-e", "X=2", "-u", "0", "-w", "/", reference, "b", "c") == (
-            "2 0 / b c"
-        )
-        assert kata.ok("run", "--rm", "--entrypoint", "pwd", reference) == "/tmp"
-    finally:
-        kata("image", "prune", "-a")
+    assert kata.ok("run", "--rm", reference) == "1 1000 /tmp given"
+    changed = kata.ok("run", "--rm", "-e", "X=2", "-u", "0", "-w", "/", reference, "b", "c")
+    assert changed == "2 0 / b c"
+    assert kata.ok("run", "--rm", "--entrypoint", "pwd", reference) == "/tmp"
 
 
 def test_init_reaps(kata):

@@ -39,7 +39,7 @@ def test_a_gibibyte_in(kata):
 def test_64_mib_out(kata):
     """What the process writes is what comes out, and ends where it ends."""
     script = "head -c 67108864 /dev/urandom > /tmp/f; sha256sum < /tmp/f >&2; cat /tmp/f"
-    process = kata.start("run", "--rm", "-m", "512m", IMAGE, "sh", "-c", script)
+    process = kata.start("run", "--rm", IMAGE, "sh", "-c", script)
     digest = hashlib.sha256()
     count = 0
     while data := process.stdout.read(1 << 16):
@@ -47,7 +47,7 @@ def test_64_mib_out(kata):
         count += len(data)
     _, err = process.communicate(timeout=60)
     assert count == 64 << 20
-    assert err.split()[0].decode() == digest.hexdigest()
+    assert err.split()[0].decode() == digest.hexdigest(), err
 
 
 def test_in_and_out_at_once(kata):
@@ -71,11 +71,10 @@ def test_a_slow_reader_slows_the_writer(kata):
     """Output nobody reads stops the process rather than filling memory, and loses nothing."""
     script = "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero; i=$((i+1)); echo $i >&2; done"
     process = kata.start("run", "--rm", "--name", "slow", IMAGE, "sh", "-c", script)
+    assert process.stderr.readline() == b"1\n"
     os.set_blocking(process.stderr.fileno(), False)
-    kata.wait_until("slow", "running")
     time.sleep(3)
     written = (process.stderr.read() or b"").split()
-    assert written
     assert len(written) * 10000 < 2 << 20
     os.set_blocking(process.stderr.fileno(), True)
     out, _ = process.communicate(timeout=60)
