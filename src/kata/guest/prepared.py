@@ -105,7 +105,7 @@ def make_root(spec: Spec, stage: str, *, mounted: bool) -> None:
     os.umask(0)
     write_parameters(spec, parked=True)
     root = rootfs.Rootfs(spec, stage, staged.of(spec), mounted=mounted)
-    root.build([], [])
+    root.build([], [(path, b"", 0o644) for path in staged.FILES] if mounted else [])
     root.enter()
     root.hide()
 

@@ -51,6 +51,8 @@ SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": ("0", "1024"),
     "net.ipv4.ping_group_range": ("0 2147483647", "1 0"),
 }
+# files that Docker gives every container: made with a prepared root, written later
+FILES = ("/etc/hostname", "/etc/hosts", "/etc/machine-id")
 # Docker's default capabilities: what a parked container's bounding set is limited to
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",

@@ -89,20 +89,27 @@ def text_of(fd: int) -> str:
 
 def write_file(root: int, path: str, content: bytes, mode: int) -> None:
     """Make a file or replace its content; raises ``OSError`` if something else is there."""
-    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    try:
-        fd = openat2(root, path, flags | os.O_CREAT | os.O_EXCL, mode, _RESOLVE)
-    except OSError:  # it is there, or its directory is not
-        target = make_file(root, path)
-        try:
-            if not S_ISREG(os.fstat(target).st_mode):
-                raise OSError(_EINVAL, "not a regular file", path) from None
-            fd = os.open(text_of(target), flags | os.O_TRUNC)
-        finally:
-            os.close(target)
+    fd = _open_regular(root, path, mode)
     try:
         while content:
             content = content[os.write(fd, content) :]
         os.fchmod(fd, mode)
     finally:
         os.close(fd)
+
+
+def _open_regular(root: int, path: str, mode: int) -> int:
+    """An emptied or new regular file; a device or fifo in its place is not waited for."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        fd = openat2(root, path, flags, 0, _RESOLVE)
+    except OSError as error:
+        if error.errno != _ENOENT:
+            raise OSError(_EINVAL, "not a regular file", path) from None
+        os.close(make_file(root, path, mode))
+        fd = openat2(root, path, flags, 0, _RESOLVE)
+    if S_ISREG(os.fstat(fd).st_mode):
+        os.ftruncate(fd, 0)
+        return fd
+    os.close(fd)
+    raise OSError(_EINVAL, "not a regular file", path)
