@@ -21,6 +21,7 @@ _ALWAYS = (
     "i8042.noaux",
     "audit=0",
     "cryptomgr.notests",  # the self-tests of ciphers are nearly half of a boot's instructions
+    "lsm=landlock,yama",  # the others have no policy here and cost every system call a little
     "net.ifnames=0",
 )
 _BY_ACCELERATOR = {
