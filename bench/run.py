@@ -172,7 +172,7 @@ def measure(
     load.append(os.getloadavg()[0])
     every = [*starts, *execs]
     return {
-        "machine": machine(template, load),
+        "machine": machine(options.program, template, load),
         "times": {arm.name: moments(arm) for arm in every},
         "phases": {arm.name: phases(arm) for arm in every if isinstance(arm, arms.Phased)},
         "memory": sizes(kata, raw, rootfs),
@@ -220,16 +220,16 @@ def sizes(kata: arms.Kata, raw: list[str], rootfs: str) -> dict[str, object]:
     return found
 
 
-def machine(template: str, load: list[float]) -> dict[str, object]:
+def machine(program: str, template: str, load: list[float]) -> dict[str, object]:
     """Where it was measured, and of what."""
     with open(f"{template}/manifest.json", encoding="utf-8") as file:
         made = json.load(file)
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((x.partition(":")[2].strip() for x in file if x.startswith("model name")), "")
     commit = subprocess.run(
-        ["git", "-C", CHECKOUT, "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True,
-        check=False,
-    ).stdout.strip()  # fmt: skip
+        ["git", "-C", os.path.dirname(program), "describe", "--always", "--dirty"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False,
+    ).stdout.strip() or "installed"  # fmt: skip
     return {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": commit,
