@@ -175,6 +175,6 @@ def _configuration(diff_id: str) -> bytes:
 
 
 def _sha256(data: bytes) -> str:
-    from _sha256 import sha256
+    from kata.wire.digest import sha256
 
     return str(sha256(data).hexdigest())

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from _sha256 import sha256
 
 from kata.errors import ImageError
 from kata.image import configuration
 from kata.image.configuration import INDEXES, Blob, Manifest
+from kata.wire.digest import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-from _sha256 import sha256
 
 from kata.errors import ImageError
 from kata.image import changes, configuration, flatten, merged, transport
@@ -17,6 +16,7 @@ from kata.image.progress import Progress
 from kata.image.reference import ARCHIVES, normalize, parse
 from kata.image.store import Image
 from kata.image.tarstream import Limits
+from kata.wire.digest import sha256
 from kata.wire.record import record, replace
 
 TYPE_CHECKING = False

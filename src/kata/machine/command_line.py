@@ -31,6 +31,15 @@ _BY_ACCELERATOR = {
 }
 
 
+# a translator executes "rep movsb" byte by byte, and the guest would use it for every copy
+_CPU_MODELS = {"tcg": "max,-erms,-fsrm"}
+
+
+def cpu_model(accelerator: str) -> str:
+    """The processor that a guest gets under an accelerator, in QEMU's words."""
+    return _CPU_MODELS.get(accelerator, "max")
+
+
 def command_line(accelerator: str, extra: str = "") -> str:
     """The words for an accelerator, then the configuration's own."""
     words = (*_ALWAYS, *_BY_ACCELERATOR.get(accelerator, ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata.errors import KataError, Unsupported
 from kata.hypervisors.qemu import probe
-from kata.machine.command_line import command_line
+from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
 from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
 from kata.runtime import guest_image
@@ -83,6 +83,8 @@ def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
     machine = replace(
         machine,
         accelerator=choice.accelerator,
+        cpu_model=cpu_model(choice.accelerator),
+        generation_id=choice.accelerator == "kvm" and settings.machine_type != "microvm",
         command_line=command_line(choice.accelerator, settings.kernel_params),
     )
     return Launch(machine, program, None, choice.reason, kernel_release)

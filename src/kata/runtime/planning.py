@@ -60,7 +60,7 @@ def specification_capabilities(request: RunRequest) -> set[str]:
 
 def preparation(request: RunRequest, slots: int) -> tuple[str, PrepareRequest]:
     """What the agent makes in a template for such containers, and a name for exactly that."""
-    from _sha256 import sha256
+    from kata.wire.digest import sha256
 
     plan = storage_plan(request.layers, (), slots)
     spec = specification(request, plan)

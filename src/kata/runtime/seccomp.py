@@ -107,10 +107,8 @@ def _library_stamp() -> str:
 
 
 def _key(identity: bytes, about: str) -> str:
-    try:
-        from _sha256 import sha256
-    except ImportError:  # Python 3.12 has it in _sha2
-        from hashlib import sha256
+    from kata.wire.digest import sha256
+
     rest = f"\0{_MAGIC!r} {_ARCHITECTURE} {_library_stamp()} {about}"
     return str(sha256(identity + rest.encode()).hexdigest())
 

@@ -113,7 +113,7 @@ class Templates:
 
     def key(self, machine: Machine) -> str:
         """The name of the template for such machines: a hash of all it depends on."""
-        from _sha256 import sha256
+        from kata.wire.digest import sha256
 
         facts = quickjson.dumps(self._facts(machine)).encode()
         return str(sha256(facts).hexdigest()[:_KEY_DIGITS])
