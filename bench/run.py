@@ -99,8 +99,7 @@ def make_rootfs(path: str) -> str:
 def prepare(kata: arms.Kata, rootfs: str, scratch: str) -> str:
     """Guest image, container image and template; the template's directory."""
     say("guest image, image and template")
-    if not json.loads(kata("guest", "ls", "--format", "json") or "[]"):
-        kata("guest", "build")
+    kata("guest", "build")
     kata("image", "import", rootfs, IMAGE)
     kata("run", "--rm", IMAGE, *WORDS)
     with arms.running(kata, IMAGE, 1) as [name]:
