@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from kata.oci.options import Security, Volume
 
 _MIB = 1 << 20
+_HOST_NAME_MAX = 64  # of the kernel, uname(2)
+_HOST_NAME_CHARACTERS = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+)
 
 
 @record
@@ -55,7 +59,7 @@ def build(options: Options, config: Config) -> RunRequest:
     tweaked_capabilities(tuple(options.cap_add), tuple(options.cap_drop))  # refuses unknown ones
     source = _rootfs(options.rootfs) if options.rootfs else _image(options, config)
     container_id = new_id()
-    hostname = options.hostname or container_id[:12]
+    hostname = _hostname(options.hostname) if options.hostname else container_id[:12]
     security = values.security(tuple(options.security_opt))
     resources = _resources(options)
     volumes = tuple(values.volume(text, os.getcwd()) for text in options.volume)
@@ -94,6 +98,16 @@ def build(options: Options, config: Config) -> RunRequest:
         stdin=options.interactive and not options.detach,
         logged=options.detach or not options.rm,
     )
+
+
+def _hostname(name: str) -> str:
+    """A host name the kernel and /etc/hosts can hold."""
+    if len(name) > _HOST_NAME_MAX or set(name) - _HOST_NAME_CHARACTERS:
+        raise InvalidInput(
+            f'invalid host name "{name}"',
+            why=f"letters, digits, dots, dashes and underscores, {_HOST_NAME_MAX} at most",
+        )
+    return name
 
 
 def _words(options: Options) -> tuple[str, ...]:

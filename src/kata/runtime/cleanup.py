@@ -34,6 +34,7 @@ def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
         _end(store, state)
     store.forget(state)
     _remove_cgroups(state)
+    _free_uids(store)
 
 
 def _end(store: Store, state: ContainerState) -> None:

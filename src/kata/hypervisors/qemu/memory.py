@@ -14,6 +14,8 @@ from kata.hypervisors.qemu.arguments import MEMORY_PATH
 from kata.linux import seccomp_notify, sparse
 from kata.linux.confine import Bind
 
+_ENOENT = 2
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.hypervisors.interface import Bindings, Options
@@ -70,7 +72,8 @@ class Memory:
         try:
             seccomp_notify.answer(process.listener, {MEMORY_PATH: self._memory})
         except OSError as error:
-            if process.poll() is None:
+            # ENOENT: whoever asked is ending, which the wait for its end reports
+            if error.errno != _ENOENT and process.poll() is None:
                 raise HostError("cannot hand QEMU its memory", why=str(error)) from None
 
     def done(self) -> None:
