@@ -14,7 +14,7 @@ from kata.errors import HostError, HypervisorError
 from kata.hypervisors.qemu import arguments as words
 from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
 from kata.hypervisors.qemu.memory import Memory
-from kata.hypervisors.qemu.watch import Watch
+from kata.hypervisors.qemu.watch import Pending, Watch
 from kata.linux import confine, fds
 from kata.linux.confine import Bind, Confinement
 from kata.machine.capabilities import require
@@ -88,6 +88,7 @@ class _Root:
             )  # fmt: skip
         binds += memory.bind
         devices = ("/dev/kvm",) if machine.accelerator == "kvm" else ()
+        self.program = options.program
         self.targets = [bind.target for bind in binds] + [link for link, _ in links]
         if devices:
             self.targets.append("/dev")
@@ -117,11 +118,15 @@ class QemuVm:
         self._ended = _thread.allocate_lock()
         self._watched = False
         self._closed = False
-        self._begin()
+        self._first: list[Pending] = []
+        try:
+            self._begin()
+        except HypervisorError:
+            pass  # it has ended already: ``wait_ready`` tells why, and cleans up
 
     def _begin(self) -> None:
         """Everything QEMU is to do first, sent before it can read."""
-        self._first = [self._watch.start("qmp_capabilities")]
+        self._first.append(self._watch.start("qmp_capabilities"))
         capabilities = [
             {"capability": name, "state": True} for name in ("x-ignore-shared", "events")
         ]
@@ -153,6 +158,11 @@ class QemuVm:
             self._memory.fill()
             self.process.confirm()
             self._until_ready(time.monotonic() + timeout)
+        except HypervisorError as error:
+            if not self._watch.answered and not error.hint:
+                error.hint = f'is "{self._root.program}" a QEMU that works? kata check'
+            self.stop()
+            raise
         except BaseException:
             self.stop()
             raise
