@@ -60,6 +60,8 @@ def test_ctrl_z_stops_the_foreground(kata):
         terminal.send(b"\x1a")
         terminal.expect(b"Stopped")
         terminal.send(b"fg\n")
+        terminal.expect(b"fg\r\ncat\r\n")
+        time.sleep(0.3)
         terminal.send(b"hello\n")
         terminal.expect(b"hello\r\nhello\r\n")
         terminal.send(b"\x04exit\n")
