@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _DIRECTORY = "/shared"
 _SOCKET_FD = 3
 # its way to reopen files, and what its start looks at
-_PROC = ("self/fd", "self/status", "1/status", "sys/fs/file-max", "sys/kernel/cap_last_cap")
+_PROC = (  # what one daemon or the other reads while it starts; gone before it serves
+    "self/fd", "self/status", "self/mountinfo", "1/status", "sys/fs/file-max", "sys/fs/nr_open",
+    "sys/kernel/cap_last_cap",
+)  # fmt: skip
 _READY_S = 10.0
 _POLL_S = 0.001
 _LOG_BYTES = 4096
