@@ -69,8 +69,12 @@ class StandardStreams:
 class Attachment:
     """Waits for a process in a container while passing on signals, input and window sizes."""
 
-    def __init__(self, client: ControlClient, exec_id: str, *, terminal: bool, relay: int) -> None:
+    def __init__(
+        self, client: ControlClient, exec_id: str, *, terminal: bool, relay: int,
+        container_id: str = "",
+    ) -> None:  # fmt: skip
         self._client = client
+        self._container_id = container_id
         self._exec_id = exec_id
         self._terminal = terminal
         self._relay = relay
@@ -104,7 +108,8 @@ class Attachment:
 
     def ask(self) -> int:
         """Ask for the end of the process; what ``wait`` then waits for."""
-        return self._client.send("Wait", ProcessRequest(exec_id=self._exec_id))
+        request = ProcessRequest(container_id=self._container_id, exec_id=self._exec_id)
+        return self._client.send("Wait", request)
 
     def wait(self, number: int) -> ExitResponse:
         """Serve the process until the answer to ``ask``; raises what the supervisor reports."""
@@ -178,12 +183,17 @@ class Attachment:
             self._insisted += 1
             if self._insisted >= _INSIST:
                 number = _signal.SIGKILL
-        self._send("Signal", SignalRequest(exec_id=self._exec_id, signal=number))
+        request = SignalRequest(
+            container_id=self._container_id, exec_id=self._exec_id, signal=number
+        )
+        self._send("Signal", request)
 
     def _resize(self) -> None:
         rows, columns = size(0) if is_terminal(0) else size(1)
         if rows and columns:
-            request = ResizeRequest(exec_id=self._exec_id, rows=rows, columns=columns)
+            request = ResizeRequest(
+                container_id=self._container_id, exec_id=self._exec_id, rows=rows, columns=columns
+            )
             self._send("Resize", request)
 
     def _send(self, method: str, request: SignalRequest | ResizeRequest) -> None:

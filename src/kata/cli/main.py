@@ -30,6 +30,10 @@ def enter(argv: Sequence[str], program: str = "kata") -> NoReturn:
 
 def main(argv: Sequence[str], program: str = "kata") -> int:
     """Run a command line; gives the exit code. Everything written has been flushed."""
+    if program == "kata-runtime":
+        from kata.cli.runtime.main import main as runtime
+
+        return _flush(runtime(argv))
     if program != "kata":
         from kata.cli.unavailable import main as unavailable
 

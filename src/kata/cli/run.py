@@ -160,18 +160,21 @@ class _Run:
         return answer.exit_code
 
     def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
-        from kata.runtime.supervisor import Supervisor, supervise
+        from kata.runtime.supervisor import RunSupervisor, supervise
+        from kata.runtime.workload import RunWorkload
 
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         self._supervisor = os.fork()
         if self._supervisor == 0:
             self._marks.mark("forked")
             owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
-            supervisor = Supervisor(
-                self._asked, self._config, self._store, self._state, self._marks
-            )
+            request, launch = self._asked
+            supervisor = RunSupervisor(
+                RunWorkload(request, self._config.runtime.data_root), launch, self._config,
+                self._store, self._state, self._marks, logged=request.logged,
+            )  # fmt: skip
             log = f"{self._store.directory(self._state.id)}/supervisor.log"
-            supervise(supervisor, theirs, owned, {lock}, log)
+            supervise(supervisor, (theirs,), owned, {lock}, log)
         theirs.close()
         os.close(lock)
         return ours

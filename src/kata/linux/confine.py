@@ -22,7 +22,7 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ALL_NAMESPACES = (
     sys.CLONE_NEWNS | sys.CLONE_NEWPID | sys.CLONE_NEWNET
@@ -276,7 +276,7 @@ class _Child:
             sources.append(os.open(bind.source, os.O_PATH | os.O_CLOEXEC))
         self._step = "make the root"
         devices = [(d, os.stat(d)) for d in c.devices]
-        options = f"size={_ROOT_SIZE},nr_inodes=256,mode=755"
+        options = f"size={_ROOT_SIZE},nr_inodes=2048,mode=755"
         sys.mount("kata", _SCRATCH, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, options)
         for bind, fd in zip(c.binds, sources, strict=True):
             self._step = f'bind "{bind.source}"'
@@ -416,33 +416,58 @@ def empty_root(process: Process, targets: Iterable[str]) -> None:
 
     What it has mapped or opened stays usable. Raises ``HostError``.
     """
+
+    def work() -> None:
+        for target in targets:
+            _remove(target)
+
+    _change_root(process, work)
+
+
+def add_trees(process: Process, trees: Iterable[Tree]) -> None:
+    """Attach more trees in a process's root; all of them, or none. Raises ``HostError``."""
+
+    def work() -> None:
+        done = []
+        try:
+            for tree in trees:
+                _make_target(tree.target, tree.fd)
+                done.append(tree.target)
+                sys.attach_tree(tree.fd, tree.target)
+        except OSError:
+            for target in done:
+                _remove(target)
+            raise
+
+    _change_root(process, work)
+
+
+def _change_root(process: Process, work: Callable[[], None]) -> None:
+    """Do something in the mount namespace of a process, with its root writable."""
     import _thread
 
     done = _thread.allocate_lock()
     done.acquire()
     failure: list[OSError] = []
 
-    def work() -> None:  # in a thread: only a thread of its own can have another root directory
+    def run() -> None:  # in a thread: only a thread of its own can have another root directory
         try:
             sys.unshare(sys.CLONE_FS)
             sys.setns(process.pidfd, sys.CLONE_NEWNS)
-            _empty(targets)
+            sys.mount("", "/", None, _REMOUNT)
+            try:
+                work()
+            finally:
+                sys.mount("", "/", None, _REMOUNT | sys.MS_RDONLY)
         except OSError as error:
             failure.append(error)
         finally:
             done.release()
 
-    _thread.start_new_thread(work, ())
+    _thread.start_new_thread(run, ())
     done.acquire()
     if failure:
-        raise HostError(f"cannot empty the root of {process.name}", why=str(failure[0]))
-
-
-def _empty(targets: Iterable[str]) -> None:
-    sys.mount("", "/", None, _REMOUNT)
-    for target in targets:
-        _remove(target)
-    sys.mount("", "/", None, _REMOUNT | sys.MS_RDONLY)
+        raise HostError(f"cannot change the root of {process.name}", why=str(failure[0]))
 
 
 def _remove(target: str) -> None:

@@ -176,3 +176,8 @@ def _remount(target: str, flags: int, cleared: int) -> None:
 def make_read_only(path: str) -> None:
     """Make the mount at ``path`` read-only, keeping its other flags."""
     _remount(path, sc.MS_RDONLY, 0)
+
+
+def known_options() -> set[str]:
+    """Every option that is not a file system's own."""
+    return {*_SET, *_CLEAR, *PROPAGATION, *_RECURSIVE, "tmpcopyup"}

@@ -13,6 +13,7 @@ from kata.wire.agent_api import (
     STDOUT,
     ContainerRequest,
     CreateContainerRequest,
+    DeleteRequest,
     ExecRequest,
     ListProcessesResponse,
     ProcessRequest,
@@ -20,6 +21,7 @@ from kata.wire.agent_api import (
     SignalRequest,
     StatsResponse,
     StreamRequest,
+    UpdateRequest,
     WaitResponse,
 )
 
@@ -70,16 +72,20 @@ class Container:
         self._last_exec = 0
         self.init = Process("")
 
-    def begin(self, request: CreateContainerRequest) -> tuple[Call, Call]:
-        """Send create, wait and start, in that order; the pending answers of create and start.
+    def begin(self, request: CreateContainerRequest) -> Call:
+        """Send create and wait; the pending answer of create.
 
-        They are sent together because every wake-up of a cold guest costs milliseconds; the
-        agent handles them in order and refuses the later ones if the first failed.
+        ``start`` may follow at once, in the same write: every wake-up of a cold guest costs
+        milliseconds, and the agent handles them in order and refuses the later ones if the first
+        failed.
         """
         created = self._client.start("CreateContainer", request)
         self.init.waiting = self._client.start("Wait", ProcessRequest(container_id=self.id))
-        started = self._client.start("StartContainer", ContainerRequest(container_id=self.id))
-        return created, started
+        return created
+
+    def start(self) -> Call:
+        """Let the first process run; the pending answer."""
+        return self._client.start("StartContainer", ContainerRequest(container_id=self.id))
 
     def attach(
         self,
@@ -164,6 +170,15 @@ class Container:
     def resume(self) -> None:
         """Let every process go on."""
         self._client.call("Resume", ContainerRequest(container_id=self.id), ANSWER_S)
+
+    def update(self, resources: bytes) -> None:
+        """Set new limits: OCI's linux.resources (JSON)."""
+        request = UpdateRequest(container_id=self.id, resources=resources)
+        self._client.call("Update", request, ANSWER_S)
+
+    def delete(self) -> None:
+        """Remove what is left of it in the guest; a process that still runs is killed."""
+        self._client.call("Delete", DeleteRequest(container_id=self.id, force=True), ANSWER_S)
 
     def stats(self) -> StatsResponse:
         """What it uses."""

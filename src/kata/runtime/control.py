@@ -91,7 +91,7 @@ class ControlServer:
     """Answers control calls; every connection and every call has a thread of its own."""
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
         self._listener: socket | None = None
         self._busy = 0
         self._counting = _thread.allocate_lock()
@@ -120,11 +120,11 @@ class ControlServer:
                 return
             self.serve(socket(fileno=fd))
 
-    def serve(self, sock: socket) -> None:
-        """Answer calls on one connection, in the background."""
-        _thread.start_new_thread(self._connection, (sock,))
+    def serve(self, sock: socket, on_close: Callable[[], None] | None = None) -> None:
+        """Answer calls on one connection, in the background; tell when the peer hung up."""
+        _thread.start_new_thread(self._connection, (sock, on_close))
 
-    def _connection(self, sock: socket) -> None:
+    def _connection(self, sock: socket, on_close: Callable[[], None] | None) -> None:
         peer = _Peer(sock)
         connection = Connection()
         passed: list[int] = []
@@ -146,6 +146,8 @@ class ControlServer:
         for fd in passed:
             os.close(fd)
         peer.release()
+        if on_close is not None:
+            on_close()
 
     def _answer(self, peer: _Peer, event: Request, fds: list[int]) -> None:
         try:
@@ -160,7 +162,7 @@ class ControlServer:
         self._count(-1)
 
     def _call(self, event: Request, fds: list[int]) -> Message:
-        handler = self._handlers.get(event.method)
+        handler = self.handlers.get(event.method)
         if handler is None or event.service != SERVICE:
             for fd in fds:
                 os.close(fd)

@@ -2,12 +2,14 @@
 
 One service, ``kata.Control``, ttRPC over ``control.sock``. Standard streams never travel here:
 the caller passes descriptors (SCM_RIGHTS) with ``Exec``, and the supervisor owns them.
-The first process of the container has the exec id "" (empty).
+The first process of a container has the exec id "" (empty); an empty container id means the
+container that the sandbox was started for.
 """
 
 from __future__ import annotations
 
 from kata.wire.agent_api import (
+    ContainerRequest,
     Empty,
     ListProcessesResponse,
     ProcessRequest,
@@ -40,7 +42,9 @@ class ExitResponse(Message):
 class ExecRequest(Message):
     """Run one more process. ``streams`` says which of stdin (0), stdout, stderr are passed.
 
-    Empty ``user``, ``cwd``: the container's. ``environment`` adds to the container's.
+    Empty ``user``, ``cwd``: the container's. ``environment`` adds to the container's. With
+    ``process`` (OCI's process object, JSON) that is what runs, and only ``streams`` counts beside
+    it. ``pid`` is the stand-in of the process, if it has one: it ends when that is killed.
     """
 
     arguments: list[str] = repeated(string(1))
@@ -52,6 +56,9 @@ class ExecRequest(Message):
     columns: int = uint32(7)
     streams: list[int] = repeated(uint32(8))
     privileged: bool = boolean(9)
+    container_id: str = string(10)
+    process: bytes = bytes_(11)
+    pid: int = uint32(12)
 
 
 class ExecResponse(Message):
@@ -66,12 +73,49 @@ class StopRequest(Message):
 
     timeout: int = int32(1)
     signal: int = uint32(2)
+    container_id: str = string(3)
+
+
+class CreateRequest(Message):
+    """Make a container in the sandbox; answered when its process waits to be started.
+
+    ``spec`` is the engine's config.json, ``pid`` the stand-in, ``streams`` the standard streams
+    that are passed. The first container of a sandbox is known to its supervisor: of that one
+    only ``container_id``, ``pid`` and ``streams`` count. The sandbox adds the container to its
+    state directory, and owns it from then on.
+    """
+
+    container_id: str = string(1)
+    spec: bytes = bytes_(2)
+    state: bytes = bytes_(3)
+    pid: int = uint32(4)
+    streams: list[int] = repeated(uint32(5))
+
+
+class DeleteRequest(Message):
+    """Forget a container that is not running; with ``force``, kill it first."""
+
+    container_id: str = string(1)
+    force: bool = boolean(2)
+
+
+class UpdateRequest(Message):
+    """Set new limits: ``resources`` is OCI's linux.resources (JSON)."""
+
+    container_id: str = string(1)
+    resources: bytes = bytes_(2)
 
 
 class InspectResponse(Message):
     """JSON: what the supervisor knows of its sandbox."""
 
     sandbox: bytes = bytes_(1)
+
+
+class PidsResponse(Message):
+    """Processes of the host: the stand-ins of a container's processes."""
+
+    pids: list[int] = repeated(uint32(1))
 
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
@@ -81,9 +125,14 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Resize": (ResizeRequest, Empty),
     "Exec": (ExecRequest, ExecResponse),
     "Stop": (StopRequest, ExitResponse),
-    "Pause": (Empty, Empty),
-    "Resume": (Empty, Empty),
-    "Stats": (Empty, StatsResponse),
-    "Processes": (Empty, ListProcessesResponse),
+    "Pause": (ContainerRequest, Empty),
+    "Resume": (ContainerRequest, Empty),
+    "Stats": (ContainerRequest, StatsResponse),
+    "Processes": (ContainerRequest, ListProcessesResponse),
     "Inspect": (Empty, InspectResponse),
+    "Create": (CreateRequest, Empty),
+    "Start": (ContainerRequest, Empty),
+    "Delete": (DeleteRequest, Empty),
+    "Update": (UpdateRequest, Empty),
+    "Standins": (ContainerRequest, PidsResponse),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kata.errors import KataError, Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line, cpu_model
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kata.config.settings import Config
+    from kata.oci.pods import Shape
     from kata.runtime.guest_image import GuestImage
     from kata.runtime.request import RunRequest
 
@@ -120,6 +123,23 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
         found = _of_image(request, config, launch.machine, known, say)
         if found is not None:
             return replace(launch, template=found)
+    return replace(launch, template=_of_machine(launch.machine, known, say))
+
+
+def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -> Launch:
+    """Everything decided for the sandbox of an engine; makes the template if there is none."""
+    image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
+    settings = config.hypervisor
+    limited = memory_for(-(-shape.memory // (1 << 20))) if shape.memory else 0
+    machine = describe(
+        config, image,
+        vcpus=min(shape.cpus or settings.default_vcpus, os.cpu_count() or 1),
+        memory_mib=max(limited, settings.default_memory),
+    )  # fmt: skip
+    launch = accelerate(machine, config, image.kernel_release)
+    if not config.factory.enable_template:
+        return launch
+    known = templates(config, launch.program)
     return replace(launch, template=_of_machine(launch.machine, known, say))
 
 

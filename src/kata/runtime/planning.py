@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kata.storage.plan import Directory, Plan, Volume
 
 # the first container's directory in the guest: not its id, which no template can know
-_FIRST = "first"
+FIRST = "first"
 _DEFAULT_SHM = 64 << 20
 
 
@@ -29,7 +29,7 @@ def storage_plan(
     rootfs: tuple[str, ...] | Directory, volumes: Iterable[Volume], slots: int
 ) -> Plan:
     """The plan of the first container of a sandbox."""
-    return storage.plan(_FIRST, rootfs, volumes, storage.Limits(wired_slots=slots))
+    return storage.plan(FIRST, rootfs, volumes, storage.Limits(wired_slots=slots))
 
 
 def specification(request: RunRequest, plan: Plan) -> dict[str, Any]:

@@ -16,21 +16,14 @@ from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
 from kata.resources.plan import for_machine
-from kata.runtime.planning import specification, storage_plan
 from kata.runtime.rpc import Client
-from kata.runtime.seccomp import container_filter
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
-from kata.storage.sources import pin
-from kata.wire import quickjson
 from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
     CreateContainerRequest,
-    ExecRequest,
-    File,
-    Seccomp,
     SetClockRequest,
     api_hash,
 )
@@ -38,36 +31,32 @@ from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from typing import Any
-
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
     from kata.resources.group import Entry, Group
-    from kata.runtime import control_api
     from kata.runtime.machines import Launch
-    from kata.runtime.request import RunRequest
     from kata.runtime.rpc import Call
     from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
+    from kata.runtime.workload import Workload
     from kata.storage.plan import Plan
     from kata.storage.share import RunningShare
-    from kata.storage.sources import Source
 
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
 _CRASH_MARK = "kata-agent: crashed"
 
 
 class Sandbox:
-    """The virtual machine of one request."""
+    """The virtual machine of one request; ``first`` is the container it is started for."""
 
     def __init__(
-        self, request: RunRequest, launch: Launch, config: Config, marks: Marks
+        self, first: Workload, launch: Launch, config: Config, marks: Marks, directory: str
     ) -> None:
-        self._request = request
+        self._first = first
         self._launch = launch
         self._config = config
         self._marks = marks
+        self._directory = directory
         self._vm: Vm | None = None
         self._client: Client | None = None
         self._share: RunningShare | None = None
@@ -77,14 +66,24 @@ class Sandbox:
         self._share_failure: KataError | None = None
         self._stopping = False
         self._guest = ConfigureResponse()
-        self._spec: dict[str, Any] = {}
-        self._seccomp: Seccomp | None = None
+        self._plans: dict[str, Plan] = {}
         self.create_timeout = float(config.agent.create_container_timeout)
 
     @property
     def vmm_pid(self) -> int:
         """The process id of the VMM."""
         return self._vm.pid if self._vm is not None else 0
+
+    @property
+    def client(self) -> Client:
+        """The connection to the agent, after ``connect``."""
+        assert self._client is not None
+        return self._client
+
+    def enter_group(self, pids: tuple[int, ...]) -> None:
+        """Move processes of ours into the sandbox's control group; best effort."""
+        if self._group is not None:
+            self._group.enter(pids)
 
     @property
     def template(self) -> str:
@@ -98,28 +97,27 @@ class Sandbox:
 
     def launch(self) -> None:
         """Spawn the share's daemon and the VMM; returns while they start. Raises ``HostError``."""
-        request, runtime = self._request, self._config.runtime
-        settings = self._config.hypervisor
+        runtime, settings = self._config.runtime, self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
-        self._group = create(request.id, for_machine(self._launch.machine.memory_mib))
+        self._group = create(self._first.id, for_machine(self._launch.machine.memory_mib))
         entry = self._group.entry()
-        self._plan = self._plan_storage()
-        if self._plan.shares:
-            self._start_share(entry)
-        machine = replace(self._launch.machine, shared_memory=bool(self._plan.shares))
-        frozen = self._open_template()
+        plan, sources = self._plan(self._first)
+        if plan.shares:
+            self._start_share(plan, sources, entry)
+        machine = replace(self._launch.machine, shared_memory=bool(plan.shares))
+        frozen = self._open_template(private_copy=bool(plan.shares))
         bindings = Bindings(
             memory=frozen.memory if frozen else -1,
             memory_source=frozen.source if frozen else -1,
             state=frozen.state if frozen else -1,
-            disks=tuple((layer.slot, self._open(layer.path), True) for layer in self._plan.layers),
+            disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
         )
         options = Options(
             program=self._launch.program,
             uid=self._uid.uid,
             sandbox=settings.seccomp_sandbox,
-            scratch=f"{runtime.state_root}/{request.id}",
+            scratch=self._directory,
             cgroup=entry.cgroup,
             cgroup_tasks=entry.cgroup_tasks,
         )
@@ -138,35 +136,23 @@ class Sandbox:
         self._opened.append(fd)
         return fd
 
-    def _open_template(self) -> Frozen | None:
+    def _open_template(self, *, private_copy: bool) -> Frozen | None:
         template = self._launch.template
-        if template is None:
-            return None
-        return template.open(private_copy=bool(self._plan.shares))
+        return None if template is None else template.open(private_copy=private_copy)
 
-    def _plan_storage(self) -> Plan:
-        request = self._request
-        self._sources: dict[str, Source] = {}
-        volumes = []
-        for wanted in request.container.volumes:
-            source = pin(wanted.source, create=True)
-            self._opened.append(source.fd)
-            volumes.append(
-                storage.Volume(
-                    source.path, wanted.destination, wanted.readonly, source.is_directory,
-                    (wanted.propagation,),
-                )
-            )  # fmt: skip
-            self._sources[source.path] = source
-        rootfs: tuple[str, ...] | storage.Directory = request.layers
-        if request.rootfs:
-            source = pin(request.rootfs)
-            self._opened.append(source.fd)
-            self._sources[source.path] = source
-            rootfs = storage.Directory(source.path)
-        return storage_plan(rootfs, volumes, self._launch.machine.block_slots)
+    def _plan(self, workload: Workload) -> tuple[Plan, dict[str, int]]:
+        """The files of a container, and a descriptor for the name of each that is shared."""
+        rootfs, volumes, pinned = workload.sources()
+        self._opened += [source.fd for source in pinned]
+        limits = storage.Limits(
+            wired_slots=self._launch.machine.block_slots, share_mounted=self._share is not None
+        )
+        plan = storage.plan(workload.guest_name, rootfs, volumes, limits)
+        self._plans[workload.id] = plan
+        fds = {source.path: source.fd for source in pinned}
+        return plan, {share.name: fds[share.source] for share in plan.shares}
 
-    def _start_share(self, entry: Entry) -> None:
+    def _start_share(self, plan: Plan, sources: dict[str, int], entry: Entry) -> None:
         from kata.storage import share, virtiofsd
 
         settings = self._config.shared_fs
@@ -180,35 +166,38 @@ class Sandbox:
             f"{self._config.runtime.state_root}/cache/virtiofsd",
             entry.cgroup, entry.cgroup_tasks,
         )  # fmt: skip
-        sources = {s.name: self._sources[s.source].fd for s in self._plan.shares}
-        directory = f"{self._config.runtime.state_root}/{self._request.id}"
-        self._share = share.start(self._plan.shares, sources, daemon, directory=directory)
+        self._share = share.start(plan.shares, sources, daemon, directory=self._directory)
 
     def prepare(self) -> CreateContainerRequest:
-        """What the agent is asked: config, filter, mounts and files of the container."""
-        request = self._request
-        spec = specification(request, self._plan)
-        capabilities = spec["process"]["capabilities"]["bounding"]
-        self._seccomp = self._filter(capabilities)
-        self._spec = spec
-        terminal = request.container.process.terminal
-        return CreateContainerRequest(
-            container_id=request.id,
-            spec=quickjson.dumps(spec).encode(),
-            storages=list(self._plan.storages),
-            files=[File(path=p, content=c, mode=0o644) for p, c in request.files],
-            seccomp=self._seccomp,
-            stdin=request.stdin,
-            stdout=True,
-            stderr=not terminal,
-            init=request.init,
-        )
+        """What the agent is asked for the first container."""
+        plan = self._plans[self._first.id]
+        return self._first.create_request(plan, self._launch.kernel_release)
 
-    def _filter(self, capabilities: Collection[str]) -> Seccomp | None:
-        return container_filter(
-            self._request.seccomp, capabilities, self._launch.kernel_release,
-            data_root=self._config.runtime.data_root,
-        )  # fmt: skip
+    def add(self, workload: Workload) -> CreateContainerRequest:
+        """Make the files of one more container reachable; what the agent is asked for it.
+
+        Raises what ``pin`` does, and ``HostError``; ``remove`` undoes it.
+        """
+        plan, sources = self._plan(workload)
+        try:
+            if self._share is None:
+                raise HostError(
+                    "directories of the host cannot be shared",
+                    why="this virtual machine was started without a share",
+                )
+            self._share.add(plan.shares, sources)
+            return workload.create_request(plan, self._launch.kernel_release)
+        except BaseException:
+            self.remove(workload.id)
+            raise
+        finally:
+            self._close_descriptors()
+
+    def remove(self, container_id: str) -> None:
+        """Take the files of a container out of the share, once the guest has let go of them."""
+        plan = self._plans.pop(container_id, None)
+        if plan is not None and self._share is not None:
+            self._share.remove(plan.shares)
 
     def connect(self) -> Client:
         """Wait until the guest runs, and talk to its agent. Raises ``HypervisorError``."""
@@ -240,9 +229,9 @@ class Sandbox:
             api_hash=api_hash(),
             realtime_ns=time.time_ns(),
             entropy=os.urandom(_ENTROPY),
-            hostname=self._request.container.hostname,
+            hostname=self._first.hostname,
             machine_id=os.urandom(16).hex(),
-            sandbox_id=self._request.id,
+            sandbox_id=self._first.id,
         )
         return self._client.start("Configure", request)
 
@@ -278,35 +267,6 @@ class Sandbox:
     def settle(self) -> None:
         """What need not be done before the container runs."""
 
-    def exec_request(self, wanted: control_api.ExecRequest, fds: Collection[int]) -> ExecRequest:
-        """The agent's request for one more process: the container's own, changed as asked."""
-        from kata.oci.defaults import overlaid
-        from kata.oci.users import resolve
-
-        process = dict(self._spec["process"])
-        process["args"] = list(wanted.arguments)
-        process["env"] = list(overlaid(tuple(process["env"]), tuple(wanted.environment)))
-        process["terminal"] = wanted.terminal
-        process.pop("consoleSize", None)
-        if wanted.terminal and wanted.rows:
-            process["consoleSize"] = {"height": wanted.rows, "width": wanted.columns}
-        if wanted.terminal and not any(e.startswith("TERM=") for e in process["env"]):
-            process["env"].append("TERM=xterm")
-        process["cwd"] = wanted.cwd or process["cwd"]
-        if wanted.user:
-            user = resolve(wanted.user, self._request.passwd, self._request.group)
-            process["user"] = {
-                **process["user"], "uid": user.uid, "gid": user.gid,
-                "additionalGids": [user.gid, *user.groups],
-            }  # fmt: skip
-        return ExecRequest(
-            process=quickjson.dumps(process).encode(),
-            seccomp=self._seccomp,
-            stdin=0 in fds,
-            stdout=1 in fds,
-            stderr=2 in fds and not wanted.terminal,
-        )
-
     def describe(self) -> dict[str, object]:
         """The facts of this sandbox, for people."""
         machine = self._launch.machine
@@ -323,8 +283,8 @@ class Sandbox:
             "kernel": self._guest.kernel_release,
             "guest_python": self._guest.python_version,
             "uid": self._uid.uid if self._uid else 0,
-            "layers": list(self._request.layers),
-            "shares": [s.source for s in self._plan.shares],
+            "layers": list(self._first.layers),
+            "shares": [s.source for p in self._plans.values() for s in p.shares],
         }
 
     def explain(self, error: KataError) -> KataError:

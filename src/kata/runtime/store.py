@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 LOST_EXIT_CODE = 137  # the virtual machine was ended from outside, as by SIGKILL
+HOOKS = "hooks.json"  # of a container that has some
 _FILES = (
-    "state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock",
+    "state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock", HOOKS,
 )  # fmt: skip
 _NAME_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
@@ -55,6 +56,12 @@ class ContainerState:
     stop_signal: int = 15
     stop_timeout: int = 10
     labels: tuple[tuple[str, str], ...] = ()
+    sandbox: str = ""  # the id of the container whose supervisor has it; empty: its own
+    bundle: str = ""  # of a container that an engine made
+    rootfs: str = ""
+    annotations: tuple[tuple[str, str], ...] = ()
+    cgroup: str = ""
+    hooks: bool = False  # whether HOOKS is beside the state
 
 
 def check_name(name: str) -> str:
@@ -135,10 +142,10 @@ class Store:
         """The state, corrected if its supervisor died; raises ``NotFound``."""
         try:
             with open(f"{self.directory(container_id)}/state.json", "rb") as file:
-                state = _parse(file.read())
+                state = parse_state(file.read())
         except (OSError, ValueError, TypeError):
             raise NotFound(f'no such container: "{container_id}"') from None
-        if state.status != STOPPED and not self.alive(container_id):
+        if state.status != STOPPED and not self.alive(state.sandbox or container_id):
             state = replace(
                 state,
                 status=STOPPED, exit_code=LOST_EXIT_CODE, pid=0, vmm_pid=0,
@@ -188,6 +195,18 @@ class Store:
                 raise NotFound(f'"{reference}" is ambiguous', why=f"{len(matches)} match")
         raise NotFound(f'no such container: "{reference}"', hint="kata ps -a lists them")
 
+    def named(self, name: str) -> ContainerState | None:
+        """The container of exactly this name, None if there is none."""
+        target = _readlink(f"{self.root}/names/{name}")
+        try:
+            return self.load(target) if target else None
+        except NotFound:
+            return None
+
+    def owner(self, state: ContainerState) -> str:
+        """The directory of the supervisor that has a container."""
+        return self.directory(state.sandbox or state.id)
+
     def forget(self, state: ContainerState) -> None:
         """Remove the directory and the name; nothing of it must be running."""
         directory = self.directory(state.id)
@@ -217,11 +236,13 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     os.rename(temporary, path)
 
 
-def _parse(data: bytes) -> ContainerState:
+def parse_state(data: bytes) -> ContainerState:
+    """A state as it is on disk. Raises ``ValueError`` or ``TypeError``."""
     raw: dict[str, Any] = json.loads(data)
     known = {k: raw[k] for k in raw if k in ContainerState.__annotations__}
     known["command"] = tuple(known.get("command", ()))
-    known["labels"] = tuple((k, v) for k, v in known.get("labels", ()))
+    for pairs in ("labels", "annotations"):
+        known[pairs] = tuple((k, v) for k, v in known.get(pairs, ()))
     return ContainerState(**known)
 
 

@@ -1,6 +1,6 @@
 """The host process of one sandbox: starts it, answers the control socket, ends it, cleans up.
 
-Forked from the command line that asked for the container, before any thread exists. Its main
+Forked from the command line that asked for the first container, before any thread exists. Its main
 thread lives as long as the sandbox: the kernel ends the VMM when that thread dies.
 """
 
@@ -11,93 +11,64 @@ import _thread
 import os
 import time
 
-from kata.errors import AgentError, HypervisorError, KataError, WrongState
+from kata.errors import AgentError, KataError, NotFound, WrongState
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
-from kata.runtime.control_api import (
-    ExecResponse,
-    ExitResponse,
-    InspectResponse,
-    StartedResponse,
-)
+from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
+from kata.runtime.lifetime import KILL, Event, Lifetime
 from kata.runtime.sandbox import Sandbox
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
 from kata.wire.agent_api import STDOUT, Empty, WaitResponse
-from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from kata.config.settings import Config
     from kata.runtime import control_api
     from kata.runtime.machines import Launch
-    from kata.runtime.request import RunRequest
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
+    from kata.runtime.workload import Workload
     from kata.wire import agent_api
     from kata.wire.protobuf import Message
 
-_KILL = int(_signal.SIGKILL)
 _LAST_ANSWERS_S = 5.0
 
 
-class Event:
-    """Something that happens once, and that any number of threads can wait for."""
-
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """It happened."""
-        if self._lock.locked():
-            try:
-                self._lock.release()
-            except RuntimeError:
-                pass  # another thread was first
-
-    def wait(self, timeout: float = -1) -> bool:
-        """Wait for it; whether it happened in time."""
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        self._lock.release()
-        return True
-
-
 class Supervisor:
-    """One sandbox with one container, from its start to its end."""
+    """One sandbox and its containers, from its start to its end.
+
+    What is here answers control calls and ends containers; how the first container comes and
+    when the sandbox ends is for ``RunSupervisor`` and ``PodSupervisor``.
+    """
 
     def __init__(
-        self, asked: tuple[RunRequest, Launch], config: Config, store: Store,
+        self, first: Workload, launch: Launch, config: Config, store: Store,
         state: ContainerState, marks: Marks,
     ) -> None:  # fmt: skip
-        request, launch = asked
-        self._request = request
         self._store = store
-        self._state = state
         self._marks = marks
-        self._sandbox = Sandbox(request, launch, config, marks)
-        self._container: Container | None = None
-        self._log: StreamLog | None = None
-        self._started, self._exited, self._finished = Event(), Event(), Event()
-        self._failure: KataError | None = None
-        self._result = ExitResponse()
+        self._sandbox = Sandbox(first, launch, config, marks, store.directory(state.id))
+        self._first = Lifetime(first, state, store)
+        self._lives = {state.id: self._first}
         self._control = ControlServer({
             "Started": self._on_started, "Wait": self._on_wait, "Signal": self._on_signal,
             "Resize": self._on_resize, "Exec": self._on_exec, "Stop": self._on_stop,
             "Pause": self._on_pause, "Resume": self._on_resume, "Stats": self._on_stats,
             "Processes": self._on_processes, "Inspect": self._on_inspect,
+            "Update": self._on_update,
         })  # fmt: skip
 
-    def run(self, channel: socket, fds: Mapping[int, int]) -> None:
-        """Serve the sandbox to its end. ``channel`` is the command line's connection."""
+    def run(self, channels: Sequence[socket], fds: Mapping[int, int]) -> None:
+        """Serve the sandbox to its end. ``channels`` are connections of the command line."""
         try:
             self._sandbox.launch()
-            self._control.serve(channel)
+            for channel in channels:
+                self._serve(channel)
             self._start(fds)
         except KataError as error:
             self._give_up(error)
@@ -107,125 +78,58 @@ class Supervisor:
             print_exc()
             self._give_up(KataError(f"internal error in the supervisor: {error!r}"))
         else:
-            self._finish(self._until_exit())
+            self._until_end()
         self._control.drain(_LAST_ANSWERS_S)
 
-    def _give_up(self, error: KataError) -> None:
-        """The container did not start: nothing of it stays."""
-        self._failure = self._sandbox.explain(error)
-        self._sandbox.stop()
-        if self._log is not None:
-            self._log.close()
-        self._control.close()
-        self._store.forget(self._state)
-        for event in (self._started, self._exited, self._finished):
-            event.set()
+    def _serve(self, channel: socket) -> None:
+        self._control.serve(channel)
 
     def _start(self, fds: Mapping[int, int]) -> None:
-        request, sandbox = self._request, self._sandbox
-        plan = sandbox.prepare()
-        self._control.listen(self._store.directory(self._state.id))
-        if request.logged:
-            self._log = StreamLog(f"{self._store.directory(self._state.id)}/log")
-        client = sandbox.connect()
-        container = Container(client, self._state.id)
-        client.cork()
-        configured = sandbox.configure()
-        created, started = container.begin(plan)
-        outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
-        container.attach(
-            container.init, fds, log=self._log, outputs=outputs,
-            on_output=lambda: self._marks.once("output"),
-        )  # fmt: skip
-        client.uncork()
-        sandbox.check_guest(configured)
-        self._marks.mark("agent")
-        created.result(sandbox.create_timeout)
-        started.result(sandbox.create_timeout)
-        self._marks.mark("started")
-        self._container = container
-        self._change(
-            status=states.RUNNING, pid=os.getpid(), vmm_pid=sandbox.vmm_pid,
-            started_ns=time.time_ns(), template=sandbox.template, accelerator=sandbox.accelerator,
-        )  # fmt: skip
-        self._started.set()
-        self._store.save_spec(self._state.id, plan.spec)
+        raise NotImplementedError
 
-    def _change(self, **changes: object) -> None:
-        self._state = replace(self._state, **changes)
-        try:
-            self._store.save(self._state)
-        except OSError as error:
-            os.write(2, f"cannot save the state: {error}\n".encode())
+    def _until_end(self) -> None:
+        raise NotImplementedError
 
-    def _until_exit(self) -> WaitResponse | KataError:
-        """Wait for the first process; meanwhile set the clock once more, now that it is quick."""
-        assert self._container is not None
-        process = self._container.init
-        assert process.waiting is not None
-        try:
-            if not process.waiting.ends_within(0.2):
-                self._sandbox.correct_clock()
-                self._sandbox.settle()
-            return process.wait()
-        except KataError as error:
-            return self._sandbox.explain(error)
-
-    def _finish(self, end: WaitResponse | KataError) -> None:
-        assert self._container is not None
-        self._marks.mark("exited")
-        now = time.time_ns()
-        if isinstance(end, KataError):
-            self._result = ExitResponse(
-                exit_code=states.LOST_EXIT_CODE, signal=_KILL, finished_ns=now,
-                error=_describe(end),
-            )  # fmt: skip
-        else:
-            self._result = ExitResponse(
-                exit_code=end.exit_code, signal=end.signal, oom_killed=end.oom_killed,
-                finished_ns=end.exited_at_ns or now,
-            )  # fmt: skip
-        self._change(
-            status=states.STOPPED, exit_code=self._result.exit_code, pid=0, vmm_pid=0,
-            oom_killed=self._result.oom_killed, finished_ns=now, error=self._result.error,
-        )  # fmt: skip
-        self._exited.set()
-        self._container.init.drain()
-        self._marks.mark("drained")
+    def _give_up(self, error: KataError) -> None:
+        """The first container did not start: nothing of it stays."""
+        error = self._sandbox.explain(error)
         self._sandbox.stop()
         self._control.close()
-        if self._log is not None:
-            self._log.close()
-        if self._state.auto_remove:
-            self._store.forget(self._state)
-        self._marks.mark("stopped")
-        self._result.timing = quickjson.dumps(self._marks.list).encode()
-        self._finished.set()
+        self._first.fail(error)
 
-    def _running(self) -> Container:
-        """The container once it has started; raises what kept it from that, or ``WrongState``."""
-        self._started.wait()
-        if self._failure is not None:
-            raise self._failure
-        if self._container is None or self._exited.wait(0):
-            raise WrongState(f'container "{self._state.name}" is not running')
-        return self._container
+    def _life(self, container_id: str) -> Lifetime:
+        """A container by its id; the first one by an empty id. Raises ``NotFound``."""
+        if not container_id:
+            return self._first
+        try:
+            return self._lives[container_id]
+        except KeyError:
+            raise NotFound(f'no container "{container_id}" in this sandbox') from None
+
+    def _wait_for(self, life: Lifetime) -> WaitResponse | KataError:
+        """Wait for the first process of a container."""
+        assert life.container is not None
+        try:
+            return life.container.init.wait()
+        except KataError as error:
+            return self._sandbox.explain(error)
 
     # What follows answers control calls, each in a thread of its own.
 
     def _on_started(self, _request: Message, _fds: list[int]) -> StartedResponse:
-        self._started.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._first.started.wait()
+        if self._first.failure is not None:
+            raise self._first.failure
         return StartedResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
 
     def _on_wait(self, request: agent_api.ProcessRequest, _fds: list[int]) -> ExitResponse:
+        life = self._life(request.container_id)
         if not request.exec_id:
-            self._finished.wait()
-            if self._failure is not None:
-                raise self._failure
-            return self._result
-        container = self._running()
+            life.finished.wait()
+            if life.failure is not None:
+                raise life.failure
+            return life.result
+        container = life.running()
         process = container.process(request.exec_id)
         end = process.wait()
         process.drain()
@@ -233,26 +137,40 @@ class Supervisor:
         return ExitResponse(exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns())
 
     def _on_signal(self, request: agent_api.SignalRequest, _fds: list[int]) -> Empty:
-        self._running().signal(request.signal, request.exec_id, everyone=request.all)
+        container = self._life(request.container_id).present()
+        try:
+            container.signal(request.signal, request.exec_id, everyone=request.all)
+        except AgentError:
+            if request.signal != KILL or request.exec_id:
+                raise
+            self._sandbox.kill()  # a guest that does not answer does not escape being killed
         return Empty()
 
     def _on_resize(self, request: agent_api.ResizeRequest, _fds: list[int]) -> Empty:
-        self._running().resize(request.rows, request.columns, request.exec_id)
+        container = self._life(request.container_id).present()
+        container.resize(request.rows, request.columns, request.exec_id)
         return Empty()
 
     def _on_exec(self, request: control_api.ExecRequest, fds: list[int]) -> ExecResponse:
         passed = dict(zip(request.streams, fds, strict=False))
         try:
-            container = self._running()
-            order = self._sandbox.exec_request(request, passed)
+            life = self._life(request.container_id)
+            container = life.running()
+            order = life.workload.exec_request(request, passed)
         except KataError:
             for fd in fds:
                 os.close(fd)
             raise
         process = container.exec(order, passed)
-        if STDOUT not in passed:
+        if request.pid:
+            self._follow(life, request.pid, process.exec_id)
+        elif STDOUT not in passed:
             _thread.start_new_thread(self._reap, (container, process.exec_id))
         return ExecResponse(exec_id=process.exec_id)
+
+    def _follow(self, life: Lifetime, pid: int, exec_id: str) -> None:
+        """Kill a process when its stand-in on the host was killed."""
+        raise NotImplementedError
 
     @staticmethod
     def _reap(container: Container, exec_id: str) -> None:
@@ -265,56 +183,137 @@ class Supervisor:
         container.forget(process)
 
     def _on_stop(self, request: control_api.StopRequest, _fds: list[int]) -> ExitResponse:
-        container = self._running()
-        if self._state.status == states.PAUSED:
-            self._on_resume(Empty(), [])
+        life = self._life(request.container_id)
+        container = life.running()
+        if life.state.status == states.PAUSED:
+            self._resume(life)
         try:
             if request.timeout > 0:
-                container.signal(request.signal or self._state.stop_signal)
-            if request.timeout <= 0 or not self._exited.wait(request.timeout):
-                container.signal(_KILL)
+                container.signal(request.signal or life.state.stop_signal)
+            if request.timeout <= 0 or not life.exited.wait(request.timeout):
+                container.signal(KILL)
         except AgentError:
             self._sandbox.kill()
         except KataError:
             pass  # it ended between two steps
-        if not self._exited.wait(_LAST_ANSWERS_S * 2):
+        if not life.exited.wait(_LAST_ANSWERS_S * 2):
             self._sandbox.kill()
-            self._exited.wait(_LAST_ANSWERS_S)
-        self._finished.wait(_LAST_ANSWERS_S)
-        return self._result
+            life.exited.wait(_LAST_ANSWERS_S)
+        life.finished.wait(_LAST_ANSWERS_S)
+        return life.result
 
-    def _on_pause(self, _request: Message, _fds: list[int]) -> Empty:
-        self._running().pause()
-        self._change(status=states.PAUSED)
+    def _on_pause(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
+        life = self._life(request.container_id)
+        life.running().pause()
+        life.change(status=states.PAUSED)
         return Empty()
 
-    def _on_resume(self, _request: Message, _fds: list[int]) -> Empty:
-        self._running().resume()
-        self._change(status=states.RUNNING)
+    def _on_resume(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
+        self._resume(self._life(request.container_id))
         return Empty()
 
-    def _on_stats(self, _request: Message, _fds: list[int]) -> agent_api.StatsResponse:
-        return self._running().stats()
+    @staticmethod
+    def _resume(life: Lifetime) -> None:
+        life.running().resume()
+        life.change(status=states.RUNNING)
+
+    def _on_stats(
+        self, request: agent_api.ContainerRequest, _fds: list[int]
+    ) -> agent_api.StatsResponse:
+        return self._life(request.container_id).present().stats()
 
     def _on_processes(
-        self, _request: Message, _fds: list[int]
+        self, request: agent_api.ContainerRequest, _fds: list[int]
     ) -> agent_api.ListProcessesResponse:
-        return self._running().processes()
+        return self._life(request.container_id).present().processes()
+
+    def _on_update(self, request: control_api.UpdateRequest, _fds: list[int]) -> Empty:
+        self._life(request.container_id).present().update(request.resources)
+        return Empty()
 
     def _on_inspect(self, _request: Message, _fds: list[int]) -> InspectResponse:
-        self._running()
+        self._first.present()
         return InspectResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
 
 
-def _describe(error: KataError) -> str:
-    console = error.console if isinstance(error, HypervisorError) else ""
-    tail = "".join(f"\n  | {line}" for line in console.splitlines()[-20:])
-    return f"{error}{tail}"
+class RunSupervisor(Supervisor):
+    """The supervisor of ``kata run``: one container, which starts by itself and ends it all."""
+
+    def __init__(
+        self, first: Workload, launch: Launch, config: Config, store: Store,
+        state: ContainerState, marks: Marks, *, logged: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(first, launch, config, store, state, marks)
+        self._logged = logged
+
+    def _start(self, fds: Mapping[int, int]) -> None:
+        """One write carries everything: each wake-up of a cold guest costs milliseconds."""
+        life, sandbox = self._first, self._sandbox
+        plan = sandbox.prepare()
+        directory = self._store.directory(life.state.id)
+        self._control.listen(directory)
+        if self._logged:
+            life.log = StreamLog(f"{directory}/log")
+        client = sandbox.connect()
+        container = Container(client, life.state.id)
+        client.cork()
+        configured = sandbox.configure()
+        created, started = container.begin(plan), container.start()
+        outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
+        container.attach(
+            container.init, fds, log=life.log, outputs=outputs,
+            on_output=lambda: self._marks.once("output"),
+        )  # fmt: skip
+        client.uncork()
+        sandbox.check_guest(configured)
+        self._marks.mark("agent")
+        created.result(sandbox.create_timeout)
+        started.result(sandbox.create_timeout)
+        self._marks.mark("started")
+        life.container = container
+        life.change(
+            status=states.RUNNING, pid=os.getpid(), vmm_pid=sandbox.vmm_pid,
+            started_ns=time.time_ns(), template=sandbox.template, accelerator=sandbox.accelerator,
+        )  # fmt: skip
+        life.created.set()
+        life.started.set()
+        self._store.save_spec(life.state.id, plan.spec)
+
+    def _until_end(self) -> None:
+        life = self._first
+        end = self._until_exit(life)
+        self._marks.mark("exited")
+        life.end(end)
+        assert life.container is not None
+        life.container.init.drain()
+        self._marks.mark("drained")
+        self._sandbox.stop()
+        self._control.close()
+        life.close_log()
+        if life.state.auto_remove:
+            self._store.forget(life.state)
+        self._marks.mark("stopped")
+        life.result.timing = quickjson.dumps(self._marks.list).encode()
+        life.finished.set()
+
+    def _until_exit(self, life: Lifetime) -> WaitResponse | KataError:
+        """Wait for the first process; meanwhile set the clock once more, now that it is quick."""
+        assert life.container is not None
+        waiting = life.container.init.waiting
+        assert waiting is not None
+        try:
+            if not waiting.ends_within(0.2):
+                self._sandbox.correct_clock()
+                self._sandbox.settle()
+        except KataError as error:
+            return self._sandbox.explain(error)
+        return self._wait_for(life)
 
 
 def supervise(
-    supervisor: Supervisor, channel: socket, fds: Mapping[int, int], keep: set[int], log: str
-) -> None:
+    supervisor: Supervisor, channels: Sequence[socket], fds: Mapping[int, int], keep: set[int],
+    log: str,
+) -> None:  # fmt: skip
     """Turn this freshly forked process into the supervisor, and never return.
 
     ``keep`` are the descriptors it needs besides ``fds``; standard input and output go to
@@ -326,8 +325,8 @@ def supervise(
         os.chdir("/")
         _reset_signals()
         _thread.stack_size(256 << 10)
-        _own_descriptors(fds, keep | {channel.fileno()}, log)
-        supervisor.run(channel, fds)
+        _own_descriptors(fds, keep | {channel.fileno() for channel in channels}, log)
+        supervisor.run(channels, fds)
     except BaseException:
         from traceback import print_exc
 

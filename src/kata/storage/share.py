@@ -87,6 +87,23 @@ class RunningShare:
             time.sleep(_POLL_S)
         confine.empty_root(self.process, self._needed)
 
+    def add(self, shares: Sequence[Share], sources: Mapping[str, int]) -> None:
+        """Serve more, of a sandbox that runs; all or nothing. Raises ``HostError``."""
+        trees: list[confine.Tree] = []
+        try:
+            for share in shares:
+                trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
+            confine.add_trees(self.process, trees)
+        finally:
+            _close(*(tree.fd for tree in trees))
+
+    def remove(self, shares: Sequence[Share]) -> None:
+        """Serve these no more: what the guest has open of them stays open to it."""
+        try:
+            confine.empty_root(self.process, [f"{_DIRECTORY}/{share.name}" for share in shares])
+        except HostError:
+            pass  # the daemon has ended, and all of it with it
+
     def failure(self) -> HostError:
         """The error for a daemon that has ended, with the last lines it wrote."""
         status = self.process.poll()

@@ -1,0 +1,1 @@
+"""The command line that engines call: flag for flag runc's."""

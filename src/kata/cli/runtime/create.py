@@ -1,0 +1,334 @@
+"""``kata-runtime create``: a container up to the start of its process, and its stand-in.
+
+The order: the bundle is read and checked; the supervisor is forked (or that of the pod is asked)
+and starts the virtual machine; the stand-in is forked; hooks run while the guest comes up; then
+the container is made in the guest, and the pid file written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
+
+from kata.cli.runtime.containers import check_id
+from kata.cli.runtime.start import start
+from kata.config.load import load
+from kata.errors import HostError, InvalidInput, InvalidSpec, KataError, Unsupported
+from kata.linux import tty
+from kata.oci import pods
+from kata.oci.spec import namespaces, parse
+from kata.runtime import standin
+from kata.runtime.control import ControlClient
+from kata.runtime.control_api import CreateRequest
+from kata.runtime.store import ContainerState, Store, new_id
+from kata.wire import quickjson
+from kata.wire.record import fields, record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kata.cli.parse import Options
+    from kata.config.settings import Config
+    from kata.runtime.standin import Standin
+
+    Spec = dict[str, Any]
+
+_CONFIG = "config.json"
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+@record
+class Made:
+    """A container that was made: its state, its stand-in, where it is kept."""
+
+    store: Store
+    state: ContainerState
+    standin: Standin
+
+
+def run(options: Options) -> int:
+    """Make a container, and leave."""
+    create(options)
+    return 0
+
+
+def create(options: Options, streams: dict[int, int] | None = None) -> Made:
+    """Make a container; ``streams`` are its standard streams unless it has ours.
+
+    Raises what is wrong with the request; then nothing is left of it.
+    """
+    container_id = check_id(options.words[0])
+    config = load(options.config)
+    bundle = os.path.abspath(options.bundle or ".")
+    spec = read_spec(bundle)
+    _refuse(options, spec)
+    membership = pods.membership(container_id, spec.get("annotations") or {})
+    store = Store(options.root or config.runtime.state_root)
+    state = _state(container_id, spec, bundle)
+    if membership.kind == pods.MEMBER:
+        sandbox = store.named(membership.sandbox)
+        if sandbox is None:
+            raise InvalidInput(
+                f'container "{container_id}" belongs to sandbox "{membership.sandbox}"',
+                why="there is no such sandbox",
+            )
+        state = replace(state, sandbox=sandbox.sandbox or sandbox.id)
+    return _Creation(options, config, store, state, spec).go(streams)
+
+
+def read_spec(bundle: str) -> Spec:
+    """The checked config.json of a bundle. Raises ``InvalidInput``, ``InvalidSpec``."""
+    path = f"{bundle}/{_CONFIG}"
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise InvalidInput(
+            f'JSON specification file {_CONFIG} not found in "{bundle}"',
+            hint="kata-runtime spec writes one",
+        ) from None
+    except OSError as error:
+        raise HostError(f'cannot read "{path}"', why=error.strerror or "") from None
+    return parse(text)
+
+
+def _refuse(options: Options, spec: Spec) -> None:
+    """What is known to be impossible, before anything is there."""
+    if int(options.preserve_fds or 0):
+        raise Unsupported(
+            "--preserve-fds is not supported",
+            why="descriptors of the host mean nothing in a virtual machine",
+        )
+    if "network" not in namespaces(spec):
+        raise Unsupported(
+            "Host networking requested, not supported by runtime",
+            why="config.json: linux.namespaces has no network namespace",
+            hint="a container in a virtual machine has a network of its own",
+        )
+    terminal = bool(spec["process"].get("terminal"))
+    if options.verb == "create" and terminal and not options.console_socket:
+        raise InvalidInput("cannot allocate tty if runc will detach without setting console socket")
+    if not terminal and options.console_socket:
+        raise InvalidInput(
+            "cannot use console socket if runc will not detach or allocate tty"
+        )
+
+
+def _state(container_id: str, spec: Spec, bundle: str) -> ContainerState:
+    rootfs = os.path.normpath(os.path.join(bundle, spec["root"]["path"]))
+    if not os.path.isdir(rootfs):
+        raise InvalidSpec("root.path", f'rootfs ("{rootfs}") does not exist')
+    return ContainerState(
+        id=new_id(), name=container_id, command=tuple(spec["process"]["args"]),
+        created_ns=time.time_ns(), terminal=bool(spec["process"].get("terminal")),
+        bundle=bundle, rootfs=rootfs, hooks=any((spec.get("hooks") or {}).values()),
+        annotations=tuple((spec.get("annotations") or {}).items()),
+    )  # fmt: skip
+
+
+class _Creation:
+    """One creation: what it has made so far, to be undone or handed over."""
+
+    def __init__(
+        self, options: Options, config: Config, store: Store, state: ContainerState, spec: Spec
+    ) -> None:
+        self._options = options
+        self._config = config
+        self._store = store
+        self._state = state
+        self._spec = spec
+        self._hooks: dict[str, Any] = spec.get("hooks") or {}
+        self._master = self._slave = -1
+        self._standin: Standin | None = None
+
+    def go(self, streams: dict[int, int] | None) -> Made:
+        """Make it."""
+        launch = None if self._state.sandbox else self._resolve()
+        lock = self._store.create(self._state)
+        try:
+            self._store.save_spec(self._state.id, quickjson.dumps(self._spec).encode())
+            if self._hooks:
+                from kata.cli.runtime.hooks import keep
+
+                keep(self._store, self._state, self._hooks)
+            network = self._network()
+            if self._state.terminal and streams is None:
+                self._master, self._slave, _ = tty.open_pair("/dev/ptmx")
+            client, other = self._join(lock) if launch is None else self._fork(launch, lock)
+            self._standin = standin.fork(
+                other, self._state.id, self._state.command, network=network, terminal=self._slave
+            )
+            other.close()
+            self._run_hooks(network)
+            self._ask(client, streams)
+            self._announce()
+            client.close()
+        except BaseException:
+            self._undo()
+            raise
+        assert self._standin is not None
+        return Made(self._store, self._state, self._standin)
+
+    def _resolve(self) -> Any:
+        """The machine and its template; makes the template if it is the first of its shape."""
+        from kata.oci.pods import sizing
+        from kata.runtime.machines import resolve_shape
+
+        return resolve_shape(sizing(self._spec), self._config, say=lambda _text: None)
+
+    def _network(self) -> int:
+        """The network namespace of the sandbox: the engine's, or one of its own."""
+        path = namespaces(self._spec)["network"]
+        if not path:
+            return standin.new_network()
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidSpec(
+                "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
+            ) from None
+
+    def _fork(self, launch: Any, lock: int) -> tuple[ControlClient, ControlClient]:
+        """The supervisor of a new sandbox; two connections to it, for us and for the stand-in."""
+        from kata.runtime.pod import PodSupervisor
+        from kata.runtime.supervisor import supervise
+        from kata.runtime.timing import Marks
+        from kata.runtime.workload import BundleWorkload
+
+        pairs = [socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC) for _ in range(2)]
+        if os.fork() == 0:
+            data_root = self._config.runtime.data_root
+            workload = BundleWorkload(self._state.id, self._spec, self._state.bundle, data_root)
+            supervisor = PodSupervisor(
+                workload, launch, self._config, self._store, self._state, Marks()
+            )
+            log = f"{self._store.directory(self._state.id)}/supervisor.log"
+            supervise(supervisor, [theirs for _, theirs in pairs], {}, {lock}, log)
+        os.close(lock)
+        for _, theirs in pairs:
+            theirs.close()
+        return ControlClient(pairs[0][0]), ControlClient(pairs[1][0])
+
+    def _join(self, lock: int) -> tuple[ControlClient, ControlClient]:
+        """Two connections to the supervisor of the pod."""
+        from kata.cli.runtime.containers import connect
+
+        os.close(lock)  # its sandbox's counts
+        return connect(self._store, self._state), connect(self._store, self._state)
+
+    def _run_hooks(self, network: int) -> None:
+        if not self._hooks:
+            return
+        from kata.cli.runtime.hooks import state_document
+        from kata.runtime.hooks import run_all
+
+        assert self._standin is not None
+        text = state_document(self._state, pid=self._standin.pid)
+        for kind in ("prestart", "createRuntime"):
+            run_all(kind, self._hooks.get(kind) or (), text)
+        run_all("createContainer", self._hooks.get("createContainer") or (), text, network=network)
+
+    def _ask(self, client: ControlClient, streams: dict[int, int] | None) -> None:
+        """Let the supervisor make the container in the guest."""
+        assert self._standin is not None
+        passed = self._streams() if streams is None else streams
+        request = CreateRequest(
+            container_id=self._state.id, pid=self._standin.pid, streams=list(passed)
+        )
+        if self._state.sandbox:
+            request.spec = quickjson.dumps(self._spec).encode()
+            request.state = quickjson.dumps(fields(self._state)).encode()
+        client.call("Create", request, list(passed.values()))
+
+    def _streams(self) -> dict[int, int]:
+        """Our own standard streams as far as they are something, or the terminal."""
+        if self._slave >= 0:
+            return {0: self._slave, 1: self._slave}
+        return own_streams()
+
+    def _announce(self) -> None:
+        """Say where the process is: the terminal, the pid, and the word to the stand-in."""
+        assert self._standin is not None
+        if self._options.console_socket and self._master >= 0:
+            send_terminal(self._options.console_socket, self._master)
+        if self._options.pidfd_socket:
+            send_pidfd(self._options.pidfd_socket, self._standin.pid)
+        if self._options.pid_file:
+            write_pid_file(self._options.pid_file, self._standin.pid)
+        self._standin.confirm()
+
+    def _undo(self) -> None:
+        if self._standin is not None:
+            self._standin.abandon()
+        from kata.runtime.cleanup import remove
+
+        try:
+            if self._state.sandbox:
+                self._store.forget(self._state)
+            else:
+                remove(self._store, self._state, force=True)
+        except KataError:
+            pass  # the error that led here is the one to tell
+
+
+def own_streams() -> dict[int, int]:
+    """Our standard streams that are open and not the null device."""
+    found = {}
+    for number in range(3):
+        try:
+            status = os.fstat(number)
+        except OSError:
+            continue
+        if status.st_rdev != _NULL_DEVICE or status.st_mode & 0o170000 != 0o020000:
+            found[number] = number
+    return found
+
+
+def send_terminal(path: str, master: int) -> None:
+    """Send a terminal's master over a unix socket, as runc does. Raises ``HostError``."""
+    _send(path, master, b"/dev/ptmx", "console socket")
+
+
+def send_pidfd(path: str, pid: int) -> None:
+    """Send a pidfd of the stand-in over a unix socket. Raises ``HostError``."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        _send(path, pidfd, b"pidfd", "pidfd socket")
+    finally:
+        os.close(pidfd)
+
+
+def _send(path: str, fd: int, data: bytes, what: str) -> None:
+    from _socket import socket
+
+    from kata.runtime.control import send_with_fds
+
+    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+        send_with_fds(sock, data, [fd])
+    except OSError as error:
+        raise HostError(f'{what} "{path}"', why=error.strerror or str(error)) from None
+    finally:
+        sock.close()
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid so that a reader sees all of it or nothing. Raises ``HostError``."""
+    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        os.write(fd, str(pid).encode())
+        os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise HostError(f'cannot write the pid file "{path}"', why=error.strerror or "") from None
+
+
+def started(made: Made) -> None:
+    """Start what was made."""
+    state = made.store.named(made.state.name)
+    assert state is not None
+    start(made.store, state)

@@ -1,0 +1,69 @@
+"""``kata-runtime delete``: remove all that is left of a container, on the host and in the guest."""
+
+from __future__ import annotations
+
+from kata.cli.runtime.containers import check_id, connect, open_store
+from kata.errors import KataError, NotFound, WrongState
+from kata.runtime.control_api import DeleteRequest
+from kata.runtime.store import CREATED, CREATING, STOPPED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata.cli.parse import Options
+    from kata.runtime.store import ContainerState, Store
+
+
+def run(options: Options) -> int:
+    """Delete it; with ``--force`` whatever it is doing, and a missing one is as wished."""
+    store = open_store(options)
+    container_id = check_id(options.words[0])
+    state = store.named(container_id)
+    if state is None:
+        if options.force:
+            return 0
+        raise NotFound("container does not exist", why=f'"{container_id}"')
+    if state.status not in (STOPPED, CREATED, CREATING) and not options.force:
+        raise WrongState(
+            f"cannot delete container {container_id} that is not stopped: {state.status}"
+        )
+    delete(store, state, force=options.force)
+    return 0
+
+
+def delete(store: Store, state: ContainerState, *, force: bool = False) -> None:
+    """Remove a container, and run its poststop hooks."""
+    hooks = None
+    if state.hooks:
+        from kata.cli.runtime.hooks import of_container
+
+        hooks = of_container(store, state)
+    if store.alive(state.sandbox or state.id):
+        _ask(store, state, force=force)
+    if not state.sandbox:
+        _remove(store, state)
+    elif store.named(state.name) is not None:
+        store.forget(state)
+    if hooks:
+        from kata.cli.runtime.hooks import run_hooks
+
+        run_hooks("poststop", hooks, state)
+
+
+def _ask(store: Store, state: ContainerState, *, force: bool) -> None:
+    """Let the supervisor end and forget it; one that does not answer is ended below."""
+    try:
+        client = connect(store, state)
+        client.call("Delete", DeleteRequest(container_id=state.id, force=force))
+        client.close()
+    except WrongState as error:
+        if "that is not stopped" in error.what:
+            raise
+    except KataError:
+        pass
+
+
+def _remove(store: Store, state: ContainerState) -> None:
+    """The container that its sandbox was started for, and with it the sandbox."""
+    from kata.runtime.cleanup import remove
+
+    remove(store, state, force=True)

@@ -1,0 +1,169 @@
+"""From an OCI bundle to what the host shares and what the guest is told.
+
+Pure but for the look at what mounts name. The rule: the guest gets the engine's configuration
+with three things changed: where files are, which namespaces are meant, and what only a host has.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kata.errors import InvalidSpec, Unsupported
+from kata.oci.spec import namespaces
+from kata.storage import plan as storage
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from kata.storage.plan import Plan
+
+    Spec = dict[str, Any]
+
+# file systems of the kernel: the guest's own are meant, never the host's
+_SYSTEM = ("/proc", "/sys", "/dev")
+_SHM = "/dev/shm"
+# namespaces that every container has for itself in the guest, whatever a host shares
+_ALWAYS_OWN = ("mount", "cgroup")
+_GUEST_KINDS = ("mount", "pid", "ipc", "uts", "network", "cgroup", "time")
+
+
+@record
+class Mounts:
+    """The mounts of a bundle, sorted: host files to share, and what the guest makes itself.
+
+    ``volumes`` go through the share; ``places`` has for each mount of the configuration the number
+    of its volume, or -1; ``memory`` are (source on the host, bytes) of shared memory, to be a tmpfs.
+    """
+
+    volumes: tuple[storage.Volume, ...]
+    places: tuple[int, ...]
+    memory: tuple[tuple[str, int], ...] = ()
+
+
+def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]) -> Mounts:
+    """Which mounts need the host. ``look`` tells of a path whether it is a directory, and the
+    size of the file system if that is a tmpfs (else 0); it raises what ``pin`` does.
+    """
+    volumes: list[storage.Volume] = []
+    places: list[int] = []
+    memory: list[tuple[str, int]] = []
+    for index, mount in enumerate(spec.get("mounts") or ()):
+        source = mount.get("source") or ""
+        if not is_bind(mount) or is_system(source):
+            places.append(-1)
+            continue
+        if not source:
+            raise InvalidSpec(f"mounts[{index}].source", "is missing, and a bind mount needs it")
+        source = os.path.normpath(os.path.join(bundle, source))
+        is_directory, tmpfs = look(source)
+        if _clean(mount["destination"]) == _SHM and tmpfs:
+            memory.append((source, tmpfs))
+            places.append(-1)
+            continue
+        places.append(len(volumes))
+        volumes.append(
+            storage.Volume(
+                source, mount["destination"], is_directory=is_directory,
+                options=tuple(mount.get("options") or ()),
+            )
+        )  # fmt: skip
+    return Mounts(tuple(volumes), tuple(places), tuple(memory))
+
+
+def is_bind(mount: Spec) -> bool:
+    """Whether a mount is a bind mount: by its type or by its options, as runc has it."""
+    options = mount.get("options") or ()
+    return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def is_system(source: str) -> bool:
+    """Whether a source is of the kernel's own file systems: the guest has those itself."""
+    path = _clean(source)
+    if path == _SHM or path.startswith(f"{_SHM}/"):
+        return False
+    return any(path == top or path.startswith(f"{top}/") for top in _SYSTEM)
+
+
+def _clean(path: str) -> str:
+    return "/" + path.strip("/") if path else ""
+
+
+def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str]) -> Spec:
+    """The configuration for the agent; ``spaces`` are the namespaces there (see ``spaces``)."""
+    linux = dict(spec.get("linux") or {})
+    linux.pop("seccomp", None)  # goes as a program
+    linux.pop("cgroupsPath", None)  # the host's
+    linux["namespaces"] = [
+        {"type": kind, **({"path": path} if path else {})} for kind, path in spaces.items()
+    ]
+    for host_only in ("intelRdt", "uidMappings", "gidMappings", "mountLabel"):
+        linux.pop(host_only, None)
+    out = {**spec, "linux": linux, "root": {**spec["root"], "path": plan.root}}
+    out["mounts"] = [_guest_mount(m, mounts, plan, i) for i, m in enumerate(spec.get("mounts") or ())]
+    for host_only in ("hooks", "annotations", "vm", "windows", "solaris", "zos"):
+        out.pop(host_only, None)
+    started = (spec.get("hooks") or {}).get("startContainer")
+    if started:
+        out["hooks"] = {"startContainer": started}
+    return out
+
+
+def _guest_mount(mount: Spec, mounts: Mounts, plan: Plan, index: int) -> Spec:
+    place = mounts.places[index]
+    if place >= 0:
+        return {**mount, "source": plan.mounts[place]["source"], "type": "bind",
+                "options": _guest_options(mount.get("options") or ())}  # fmt: skip
+    if is_bind(mount) and not is_system(mount.get("source") or ""):
+        kept = [o for o in mount.get("options") or () if o in ("ro", "nosuid", "nodev", "noexec")]
+        return {"destination": mount["destination"], "type": "bind",
+                "source": memory_point(os.path.normpath(mount["source"])),
+                "options": ["rbind", *kept]}  # fmt: skip
+    return mount
+
+
+def _guest_options(options: Iterable[str]) -> list[str]:
+    """A bind mount's options in the guest: how deep it goes was settled on the host."""
+    kept = [o for o in options if o not in ("bind", "rbind")]
+    return ["rbind" if "bind" not in options else "bind", *kept]
+
+
+def memory_point(source: str) -> str:
+    """Where the guest has the tmpfs that stands for the host's shared memory at ``source``."""
+    return "/run/kata/memory/" + source.strip("/").replace("/", "-")
+
+
+def memory_storages(mounts: Mounts) -> list[Any]:
+    """Storages for shared memory: containers of a pod that name the same source share it."""
+    from kata.wire.agent_api import Storage
+
+    return [
+        Storage(
+            driver="tmpfs", source="shm", fstype="tmpfs", mount_point=memory_point(source),
+            options=["nosuid", "nodev", "noexec", "mode=1777", f"size={size}"],
+        )
+        for source, size in mounts.memory
+    ]  # fmt: skip
+
+
+def spaces(spec: Spec, owner: Callable[[str, str], str]) -> dict[str, str]:
+    """The namespaces in the guest: kind to path, empty for a new one.
+
+    ``owner(kind, path)`` gives the guest's path for a namespace that the engine names by a path on
+    the host; it raises if that is of no container in this virtual machine.
+    """
+    wanted = namespaces(spec)
+    if "user" in wanted:
+        raise Unsupported(
+            "user namespaces are not supported yet",
+            why="the configuration asks for one, and the guest would run without it",
+            hint="the container is isolated by its virtual machine: run it without --userns",
+        )
+    found = {kind: "" for kind in _ALWAYS_OWN}
+    for kind in _GUEST_KINDS:
+        if kind in wanted and kind not in _ALWAYS_OWN:
+            path = wanted[kind]
+            found[kind] = owner(kind, path) if path else ""
+    return found

@@ -1,0 +1,293 @@
+"""The supervisor of an engine's sandbox: containers come, start and go by control calls.
+
+A container's process is stood for on the host by its stand-in (``standin``): when that is killed,
+the process is. The rule: the sandbox ends when the container it was started for has ended and no
+other one runs; until then containers may come and go in it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import time
+
+from kata.errors import AlreadyExists, KataError, NotFound, WrongState
+from kata.guest.spec import CONTAINER_PREFIX
+from kata.runtime import store as states
+from kata.runtime.container import Container
+from kata.runtime.control_api import PidsResponse
+from kata.runtime.lifetime import KILL, Event, Lifetime
+from kata.runtime.store import parse_state
+from kata.runtime.supervisor import Supervisor
+from kata.runtime.workload import BundleWorkload
+from kata.wire import quickjson
+from kata.wire.agent_api import Empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Mapping
+
+    from kata.config.settings import Config
+    from kata.runtime import control_api
+    from kata.runtime.machines import Launch
+    from kata.runtime.store import ContainerState, Store
+    from kata.runtime.timing import Marks
+    from kata.wire import agent_api
+    from kata.wire.agent_api import CreateContainerRequest
+
+_CLOCK_S = 0.2
+
+
+class PodSupervisor(Supervisor):
+    """One virtual machine for a container and, in a pod, for those that join it."""
+
+    def __init__(
+        self, first: BundleWorkload, launch: Launch, config: Config, store: Store,
+        state: ContainerState, marks: Marks,
+    ) -> None:  # fmt: skip
+        super().__init__(first, launch, config, store, state, marks)
+        self._data_root = config.runtime.data_root
+        self._asked, self._over = Event(), Event()
+        self._create: tuple[control_api.CreateRequest, list[int]] | None = None
+        self._changing = _thread.allocate_lock()  # which containers there are
+        first.owner = self._namespace
+        self._control.handlers.update({
+            "Create": self._on_create, "Start": self._on_start, "Delete": self._on_delete,
+            "Standins": self._on_standins,
+        })  # fmt: skip
+
+    def _serve(self, channel: socket) -> None:
+        self._control.serve(channel, self._hung_up)
+
+    def _hung_up(self) -> None:
+        """The engine's command ended: without a container there is nobody to serve."""
+        if not self._first.created.wait(0):
+            self._asked.set()
+
+    def _start(self, fds: Mapping[int, int]) -> None:
+        """Bring the guest up, and make the first container as soon as it is asked for."""
+        del fds
+        sandbox, life = self._sandbox, self._first
+        self._control.listen(self._store.directory(life.state.id))
+        plan = sandbox.prepare()
+        client = sandbox.connect()
+        self._asked.wait()
+        if self._create is None:
+            raise KataError("nobody asked for the container any more")
+        request, passed = self._create
+        client.cork()
+        configured = sandbox.configure()
+        container = Container(client, life.state.id)
+        plan.stdin = 0 in request.streams
+        created = container.begin(plan)
+        self._attach(container, plan, request, passed)
+        client.uncork()
+        sandbox.check_guest(configured)
+        created.result(sandbox.create_timeout)
+        self._made(life, container, request.pid)
+        _thread.start_new_thread(self._set_clock, ())
+
+    @staticmethod
+    def _attach(
+        container: Container, plan: CreateContainerRequest, request: control_api.CreateRequest,
+        passed: list[int],
+    ) -> None:  # fmt: skip
+        fds = dict(zip(request.streams, passed, strict=False))
+        outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
+        container.attach(container.init, fds, outputs=outputs)
+
+    def _set_clock(self) -> None:
+        """Once more, when the guest answers quickly enough for it to be exact."""
+        time.sleep(_CLOCK_S)
+        try:
+            self._sandbox.correct_clock()
+        except KataError:
+            pass  # the end of the guest is reported where its containers are waited for
+
+    def _made(self, life: Lifetime, container: Container, pid: int) -> None:
+        """A container waits in the guest for its start."""
+        life.container = container
+        sandbox = self._sandbox
+        life.change(
+            status=states.CREATED, pid=pid, vmm_pid=sandbox.vmm_pid, template=sandbox.template,
+            accelerator=sandbox.accelerator,
+        )
+        life.created.set()
+        sandbox.enter_group((pid,))
+        self._follow(life, pid, "")
+        _thread.start_new_thread(self._watch, (life,))
+
+    def _watch(self, life: Lifetime) -> None:
+        """See a container to its end, and the sandbox to its own if it was the last."""
+        end = self._wait_for(life)
+        life.end(end)
+        life.started.set()  # whoever waits for the start hears that it ended
+        assert life.container is not None
+        life.container.init.drain()
+        if self._is_over():
+            self._sandbox.stop()
+            self._over.set()
+        life.finished.set()
+
+    def _is_over(self) -> bool:
+        with self._changing:
+            return all(life.exited.wait(0) for life in self._lives.values())
+
+    def _until_end(self) -> None:
+        self._over.wait()
+        self._sandbox.stop()
+        self._control.close()
+        for life in self._lives.values():
+            life.finished.wait(1)
+
+    def _follow(self, life: Lifetime, pid: int, exec_id: str) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            pidfd = -1
+        if exec_id:
+            life.execs[exec_id] = pid
+        _thread.start_new_thread(self._kill_after, (life, pidfd, exec_id))
+
+    @staticmethod
+    def _kill_after(life: Lifetime, pidfd: int, exec_id: str) -> None:
+        """Wait for the end of a stand-in; a process that still runs was meant to be killed."""
+        if pidfd >= 0:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
+            os.close(pidfd)
+        life.execs.pop(exec_id, None)
+        if life.container is None or life.exited.wait(0):
+            return
+        try:
+            life.container.signal(KILL, exec_id)
+        except KataError:
+            pass  # it has ended, or the guest has
+
+    def _namespace(self, kind: str, path: str) -> str:
+        """The guest's path of a namespace that the engine names by a path on the host."""
+        pid = path.removeprefix("/proc/").partition("/")[0]
+        for life in self._lives.values():
+            if pid.isdecimal() and life.state.pid == int(pid) and not life.exited.wait(0):
+                return f"{CONTAINER_PREFIX}{life.state.id}"
+        if kind == "network":
+            return ""
+        raise WrongState(
+            f'cannot join the {kind} namespace "{path}"',
+            why="it is of no container in this virtual machine",
+            hint="containers share namespaces within a pod",
+        )
+
+    # What follows answers control calls, each in a thread of its own.
+
+    def _on_create(self, request: control_api.CreateRequest, fds: list[int]) -> Empty:
+        if not request.spec:
+            self._create = (request, fds)
+            self._asked.set()
+            self._first.created.wait()
+            if self._first.failure is not None:
+                raise self._first.failure
+            return Empty()
+        try:
+            life = self._admit(request)
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        try:
+            self._join(life, request, fds)
+        except KataError as error:
+            failure = self._sandbox.explain(error)
+            self._leave(life)
+            life.fail(failure)
+            raise failure from None
+        return Empty()
+
+    def _admit(self, request: control_api.CreateRequest) -> Lifetime:
+        """Take a container into the books of the sandbox. Raises ``WrongState``."""
+        self._first.present()
+        state = parse_state(request.state)
+        workload = BundleWorkload(
+            state.id, quickjson.loads(request.spec), state.bundle, self._data_root
+        )
+        workload.owner = self._namespace
+        with self._changing:
+            if state.id in self._lives:
+                raise AlreadyExists(f'container "{state.name}" exists')
+            if self._over.wait(0):
+                raise WrongState("the sandbox has ended")
+            life = self._lives[state.id] = Lifetime(workload, state, self._store)
+        return life
+
+    def _join(
+        self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]
+    ) -> None:
+        client = self._sandbox.client
+        try:
+            plan = self._sandbox.add(life.workload)
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        plan.stdin = 0 in request.streams
+        container = Container(client, life.state.id)
+        client.cork()
+        created = container.begin(plan)
+        self._attach(container, plan, request, fds)
+        client.uncork()
+        created.result(self._sandbox.create_timeout)
+        self._made(life, container, request.pid)
+
+    def _leave(self, life: Lifetime) -> None:
+        self._sandbox.remove(life.state.id)
+        with self._changing:
+            self._lives.pop(life.state.id, None)
+
+    def _on_start(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
+        life = self._life(request.container_id)
+        container = life.present()
+        with self._changing:
+            if life.state.status != states.CREATED:
+                raise WrongState("cannot start an already running container")
+            life.change(status=states.RUNNING, started_ns=time.time_ns())
+        try:
+            container.start().result(self._sandbox.create_timeout)
+        except KataError as error:
+            raise self._sandbox.explain(error) from None
+        life.started.set()
+        return Empty()
+
+    def _on_delete(self, request: control_api.DeleteRequest, _fds: list[int]) -> Empty:
+        life = self._life(request.container_id)
+        if not life.exited.wait(0):
+            if life.started.wait(0) and not request.force:
+                raise WrongState(
+                    f'cannot delete container "{life.state.name}" that is not stopped: '
+                    f"{life.state.status}"
+                )
+            try:
+                life.present().signal(KILL)
+            except NotFound:
+                pass
+            life.finished.wait()
+        if life is self._first:
+            return Empty()  # with its supervisor; the command line removes the rest
+        if not self._over.wait(0):
+            try:
+                assert life.container is not None
+                life.container.delete()
+            except KataError:
+                pass  # gone with the guest
+        self._leave(life)
+        self._store.forget(life.state)
+        return Empty()
+
+    def _on_standins(
+        self, request: agent_api.ContainerRequest, _fds: list[int]
+    ) -> control_api.PidsResponse:
+        life = self._life(request.container_id)
+        life.present()
+        return PidsResponse(pids=[life.state.pid, *life.execs.values()])
