@@ -14,7 +14,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## install what development and tests need: Debian packages, .venv
-	@packaging/install-packages run demo test
+	@packaging/install-packages run demo test engines
 	@packaging/python-tools
 	@/usr/bin/python3 -m compileall -q src/kata
 
@@ -24,9 +24,9 @@ demo: ## install what is missing, build the guest, run a container and show it f
 	@bin/kata guest build --output $(GUESTS) >/dev/null
 	@examples/demo.sh
 
-test: setup ## run all tests: style, unit, processes, root, virtual machines
+test: setup ## run all tests: style, unit, processes, root, virtual machines, engines
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit tests/process; first=$$?; \
-	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm && exit $$first
+	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines && exit $$first
 
 check: setup ## lint, types, imports, unit tests; under a minute
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit

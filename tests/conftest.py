@@ -1,7 +1,8 @@
 """What holds for every test: nothing left behind, a time limit, markers by folder.
 
 The folders say what a test needs: ``unit`` nothing, ``process`` processes and sockets, ``system``
-root, ``vm`` virtual machines, ``style`` the tools that read the source.
+root, ``vm`` virtual machines, ``engines`` Podman and Docker, ``style`` the tools that read
+the source.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from hypothesis import HealthCheck, settings
 from kata.linux.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from support import host, leaks
 
-LIMITS = {"unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300}  # seconds
+LIMITS = {  # seconds
+    "unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300, "engines": 300,
+}  # fmt: skip
 MARKERS = (
     "unit: pure, needs nothing",
     "style: reads the source with tools",
     "process: needs processes and sockets",
     "system: needs root",
     "vm: needs virtual machines",
+    "engines: needs Podman and Docker",
     "soak: long; only with --soak",
 )
 
@@ -68,8 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests of the system and of virtual machines need root."""
-    if _level(item) in ("system", "vm"):
+    """Tests of the system, of virtual machines and of engines need root."""
+    if _level(item) in ("system", "vm", "engines"):
         host.need_root()
 
 

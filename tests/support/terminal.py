@@ -54,6 +54,15 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
+    def size(self, rows: int, columns: int, timeout: float = 20) -> None:
+        """Ask the shell at the other end for its size until it is this one."""
+        deadline = time.monotonic() + timeout
+        found = b""
+        while found != b"%d %d" % (rows, columns):
+            assert time.monotonic() < deadline, f"the size is {found!r}"
+            self.send(b'stty size; echo en""d\r')
+            found = self.expect(b"\r\nend\r\n").split(b"\r\n")[-1].strip()
+
     def wait(self, timeout: float = 60) -> int:
         """Read to the end and give the exit code."""
         deadline = time.monotonic() + timeout
