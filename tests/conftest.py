@@ -1,7 +1,7 @@
 """What holds for every test: nothing left behind, a time limit, markers by folder.
 
 The folders say what a test needs: ``unit`` nothing, ``process`` processes and sockets, ``system``
-root, ``vm`` virtual machines, ``style`` the tools that read the source.
+root, ``vm`` virtual machines, ``style`` the tools that read the source, ``conformance`` a runtime.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from hypothesis import HealthCheck, settings
 from kata.linux.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from support import host, leaks
 
-LIMITS = {"unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300}  # seconds
+LIMITS = {
+    "unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300, "conformance": 120
+}  # seconds  # fmt: skip
 MARKERS = (
     "unit: pure, needs nothing",
     "style: reads the source with tools",
     "process: needs processes and sockets",
     "system: needs root",
     "vm: needs virtual machines",
+    "conformance: needs a container runtime",
     "soak: long; only with --soak",
 )
 
