@@ -1,8 +1,8 @@
 """What holds for every test: nothing left behind, a time limit, markers by folder.
 
 The folders say what a test needs: ``unit`` nothing, ``process`` processes and sockets, ``system``
-root, ``vm`` virtual machines, ``engines`` Podman and Docker, ``style`` the tools that read
-the source.
+root, ``vm`` virtual machines, ``engines`` Podman and Docker, ``conformance`` a runtime, ``style``
+the tools that read the source.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from support import host, leaks
 
 LIMITS = {  # seconds
     "unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300, "engines": 300,
+    "conformance": 120,
 }  # fmt: skip
 MARKERS = (
     "unit: pure, needs nothing",
@@ -27,6 +28,7 @@ MARKERS = (
     "system: needs root",
     "vm: needs virtual machines",
     "engines: needs Podman and Docker",
+    "conformance: needs a container runtime",
     "soak: long; only with --soak",
 )
 
