@@ -42,6 +42,15 @@ class Group:
         self.warnings = warnings
         self._version = version
         self._fd = -1
+        self.points: dict[str, str] = {}  # of each controller that is used
+        self.below = ""  # the group's path below those
+
+    def limit(self, limits: Limits) -> None:
+        """Set limits; those that are not in ``limits`` stay as they are."""
+        for write in plans.plan(limits, self._version):
+            path = f"{self.points.get(write.controller, '')}/{self.below}"
+            if path in self.paths:
+                self._try(f"{path}/{write.file}", write.value)
 
     def entry(self) -> Entry:
         """How the next processes get in."""
@@ -113,21 +122,24 @@ def create(
     made = []
     for point in unique:
         enabled = tuple(c for c in wanted if points.get(c) == point)
-        if _make(group, point, f"{parent}/{name}", enabled, layout.version):
-            made.append(f"{point}/{parent}/{name}")
+        if _make(group, point, _joined(parent, name), enabled, layout.version):
+            made.append(f"{point}/{_joined(parent, name)}")
     group.paths = tuple(made)
-    for write in plans.plan(limits, layout.version):
-        path = f"{points.get(write.controller, '')}/{parent}/{name}"
-        if path in made:
-            group._try(f"{path}/{write.file}", write.value)
+    group.points = points
+    group.below = _joined(parent, name)
+    group.limit(limits)
     return group
+
+
+def _joined(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name
 
 
 def existing(name: str, *, parent: str = PARENT, layout: cgroups.Layout | None = None) -> Group:
     """The group that another process made, or what is left of it: to be removed."""
     layout = layout or cgroups.detect()
     points = dict.fromkeys((*(point for _, point in layout.v1), layout.unified))
-    paths = (f"{point}/{parent}/{name}" for point in points if point)
+    paths = (f"{point}/{_joined(parent, name)}" for point in points if point)
     return Group(tuple(p for p in paths if os.path.isdir(p)), [], layout.version)
 
 

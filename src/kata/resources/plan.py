@@ -10,7 +10,11 @@ scheduler/sched-bwc.rst, cgroup-v2.rst; runtime-spec config-linux.md.
 from __future__ import annotations
 
 from kata.errors import InvalidInput
-from kata.wire.record import record
+from kata.wire.record import record, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MEMORY_OVERHEAD = 160 << 20  # bytes: the VMM beside the guest's memory, its helpers, their caches
 _PERIOD = 100_000  # microseconds
@@ -49,6 +53,37 @@ def for_machine(memory_mib: int, cpus: float = 0.0) -> Limits:
         raise InvalidInput(f"limits of {memory_mib} MiB and {cpus:g} processors", why="below zero")
     quota = max(_MIN_QUOTA, int(cpus * _PERIOD)) if cpus else 0
     return Limits(memory=(memory_mib << 20) + MEMORY_OVERHEAD, cpu_quota=quota)
+
+
+def for_engine(memory_mib: int, resources: dict[str, Any], *, started: bool) -> Limits:
+    """The limits of a machine that an engine asked for with OCI's linux.resources.
+
+    The quota of processor time is the container's: it holds from its start, for what comes before
+    is the guest's. The guest has the other limits; here the machine's own size bounds them.
+    """
+    cpu = resources.get("cpu") or {}
+    quota = cpu.get("quota") or 0
+    return replace(
+        for_machine(memory_mib),
+        cpu_quota=max(_MIN_QUOTA, quota) if started and quota > 0 else 0,
+        cpu_period=cpu.get("period") or _PERIOD,
+        cpu_shares=cpu.get("shares") or 0,
+        cpuset_cpus=cpu.get("cpus") or "",
+        cpuset_mems=cpu.get("mems") or "",
+    )
+
+
+def place(cgroups_path: str, container_id: str) -> tuple[str, str]:
+    """Where the engine wants the group: the path of its parent, and its name.
+
+    Raises ``InvalidInput`` for a path that leads out of the hierarchy.
+    """
+    parts = [part for part in cgroups_path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise InvalidInput(f'linux.cgroupsPath "{cgroups_path}"', why="it leads upwards")
+    if not parts:
+        return "kata", container_id
+    return "/".join(parts[:-1]), parts[-1]
 
 
 def controllers(limits: Limits) -> tuple[str, ...]:

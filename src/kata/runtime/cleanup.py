@@ -33,7 +33,7 @@ def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
             )
         _end(store, state)
     store.forget(state)
-    _remove_cgroups(state)
+    remove_groups(state)
     _free_uids(store)
 
 
@@ -109,10 +109,15 @@ def _holders(path: str) -> list[int]:
     return found
 
 
-def _remove_cgroups(state: ContainerState) -> None:
+def remove_groups(state: ContainerState) -> None:
+    """Remove the control groups of a container that has ended."""
     from kata.resources.group import existing
 
-    existing(state.id).remove()
+    if state.cgroup:
+        parent, _, name = state.cgroup.rpartition("/")
+        existing(name, parent=parent).remove()
+    else:
+        existing(state.id).remove()
 
 
 def collect(store: Store) -> list[str]:

@@ -14,6 +14,8 @@ import time
 
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
 from kata.guest.spec import CONTAINER_PREFIX
+from kata.resources.group import create as create_group
+from kata.resources.plan import Limits
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control_api import PidsResponse
@@ -115,9 +117,17 @@ class PodSupervisor(Supervisor):
             accelerator=sandbox.accelerator,
         )
         life.created.set()
-        sandbox.enter_group((pid,))
+        self._enter_group(life, pid)
         self._follow(life, pid, "")
         _thread.start_new_thread(self._watch, (life,))
+
+    def _enter_group(self, life: Lifetime, pid: int) -> None:
+        """The stand-in lives where the engine looks for the container's processes."""
+        if life is self._first:
+            self._sandbox.enter_group((pid,))
+            return
+        parent, name = life.workload.group
+        create_group(name, Limits(tasks=0), parent=parent).enter((pid,))
 
     def _watch(self, life: Lifetime) -> None:
         """See a container to its end, and the sandbox to its own if it was the last."""
@@ -210,9 +220,7 @@ class PodSupervisor(Supervisor):
         """Take a container into the books of the sandbox. Raises ``WrongState``."""
         self._first.present()
         state = parse_state(request.state)
-        workload = BundleWorkload(
-            state.id, quickjson.loads(request.spec), state.bundle, self._data_root
-        )
+        workload = BundleWorkload(state, quickjson.loads(request.spec), self._data_root)
         workload.owner = self._namespace
         with self._changing:
             if state.id in self._lives:
@@ -258,6 +266,8 @@ class PodSupervisor(Supervisor):
         except KataError as error:
             raise self._sandbox.explain(error) from None
         life.started.set()
+        if life is self._first:
+            self._sandbox.limit()
         return Empty()
 
     def _on_delete(self, request: control_api.DeleteRequest, _fds: list[int]) -> Empty:

@@ -15,7 +15,7 @@ from kata.errors import AgentError, HostError, HypervisorError, KataError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
-from kata.resources.plan import for_machine
+from kata.resources.plan import for_engine
 from kata.runtime.rpc import Client
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
     from kata.resources.group import Entry, Group
+    from kata.resources.plan import Limits
     from kata.runtime.machines import Launch
     from kata.runtime.rpc import Call
     from kata.runtime.template import Frozen
@@ -80,6 +81,16 @@ class Sandbox:
         assert self._client is not None
         return self._client
 
+    def _limits(self, *, started: bool) -> Limits:
+        return for_engine(
+            self._launch.machine.memory_mib, self._first.resources, started=started
+        )
+
+    def limit(self) -> None:
+        """From the start of the container on, its share of the processors is all there is."""
+        if self._group is not None and (self._first.resources.get("cpu") or {}).get("quota"):
+            self._group.limit(self._limits(started=True))
+
     def enter_group(self, pids: tuple[int, ...]) -> None:
         """Move processes of ours into the sandbox's control group; best effort."""
         if self._group is not None:
@@ -99,7 +110,8 @@ class Sandbox:
         """Spawn the share's daemon and the VMM; returns while they start. Raises ``HostError``."""
         runtime, settings = self._config.runtime, self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
-        self._group = create(self._first.id, for_machine(self._launch.machine.memory_mib))
+        parent, name = self._first.group
+        self._group = create(name, self._limits(started=False), parent=parent)
         entry = self._group.entry()
         plan, sources = self._plan(self._first)
         if plan.shares:
@@ -339,5 +351,5 @@ class Sandbox:
         self._close_descriptors()
         if self._uid is not None:
             self._uid.release()
-        if self._group is not None:
-            self._group.remove()
+        if self._group is not None and not self._first.engine:
+            self._group.remove()  # an engine's group goes when the engine deletes the container

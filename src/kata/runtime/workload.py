@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kata.runtime import control_api
     from kata.runtime.request import RunRequest
+    from kata.runtime.store import ContainerState
     from kata.storage.plan import Plan
     from kata.storage.sources import Source
     from kata.wire.agent_api import Seccomp
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
         guest_name: str
         hostname: str
         layers: tuple[str, ...]
+        engine: bool  # whether its control group and its state are an engine's
+        group: tuple[str, str]  # parent and name of the control group on the host
+        resources: dict[str, Any]  # OCI's linux.resources
 
         def sources(self) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume],
                                    list[Source]]:
@@ -53,6 +57,8 @@ class RunWorkload:
     """The container of ``kata run``."""
 
     guest_name = FIRST
+    engine = False
+    resources: dict[str, Any] = {}  # the guest sees to them
 
     def __init__(self, request: RunRequest, data_root: str) -> None:
         self._request = request
@@ -60,6 +66,7 @@ class RunWorkload:
         self._spec: dict[str, Any] = {}
         self._seccomp: Seccomp | None = None
         self.id = request.id
+        self.group = ("kata", request.id)
         self.hostname = request.container.hostname
         self.layers = request.layers
 
@@ -126,17 +133,19 @@ class BundleWorkload:
     """A container that an engine describes: its bundle's config.json, checked before."""
 
     layers: tuple[str, ...] = ()
+    engine = True
 
-    def __init__(
-        self, container_id: str, spec: dict[str, Any], bundle: str, data_root: str
-    ) -> None:
-        self.id = container_id
-        self.guest_name = container_id
+    def __init__(self, state: ContainerState, spec: dict[str, Any], data_root: str) -> None:
+        self.id = state.id
+        self.guest_name = state.id
         self.spec = spec
-        self.bundle = bundle
+        self.bundle = state.bundle
         self.streams: frozenset[int] = frozenset()  # the standard streams that are not /dev/null
         self.owner: Callable[[str, str], str] = _nobody
         self.hostname = spec.get("hostname") or ""
+        parent, _, name = state.cgroup.rpartition("/")
+        self.group = parent, name
+        self.resources: dict[str, Any] = (spec.get("linux") or {}).get("resources") or {}
         self._data_root = data_root
         self._seccomp: Seccomp | None = None
         self._mounts: bundles.Mounts | None = None

@@ -14,7 +14,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 from kata.cli.runtime.containers import check_id
 from kata.cli.runtime.start import start
 from kata.config.load import load
-from kata.errors import HostError, InvalidInput, InvalidSpec, KataError, Unsupported
+from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, KataError, Unsupported
 from kata.linux import tty
 from kata.oci import pods
 from kata.oci.spec import namespaces, parse
@@ -107,6 +107,8 @@ def _refuse(options: Options, spec: Spec) -> None:
             why="config.json: linux.namespaces has no network namespace",
             hint="a container in a virtual machine has a network of its own",
         )
+    if options.systemd_cgroup or options.cgroup_manager == "systemd":
+        raise Unsupported("systemd not running on this host, cannot use systemd cgroups manager")
     terminal = bool(spec["process"].get("terminal"))
     if options.verb == "create" and terminal and not options.console_socket:
         raise InvalidInput("cannot allocate tty if runc will detach without setting console socket")
@@ -125,7 +127,14 @@ def _state(container_id: str, spec: Spec, bundle: str) -> ContainerState:
         created_ns=time.time_ns(), terminal=bool(spec["process"].get("terminal")),
         bundle=bundle, rootfs=rootfs, hooks=any((spec.get("hooks") or {}).values()),
         annotations=tuple((spec.get("annotations") or {}).items()),
+        cgroup="/".join(filter(None, _group(spec, container_id))),
     )  # fmt: skip
+
+
+def _group(spec: Spec, container_id: str) -> tuple[str, str]:
+    from kata.resources.plan import place
+
+    return place((spec.get("linux") or {}).get("cgroupsPath") or "", container_id)
 
 
 class _Creation:
@@ -146,7 +155,10 @@ class _Creation:
     def go(self, streams: dict[int, int] | None) -> Made:
         """Make it."""
         launch = None if self._state.sandbox else self._resolve()
-        lock = self._store.create(self._state)
+        try:
+            lock = self._store.create(self._state)
+        except AlreadyExists:
+            raise AlreadyExists("container with given ID already exists") from None
         try:
             self._store.save_spec(self._state.id, quickjson.dumps(self._spec).encode())
             if self._hooks:
@@ -199,8 +211,7 @@ class _Creation:
 
         pairs = [socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC) for _ in range(2)]
         if os.fork() == 0:
-            data_root = self._config.runtime.data_root
-            workload = BundleWorkload(self._state.id, self._spec, self._state.bundle, data_root)
+            workload = BundleWorkload(self._state, self._spec, self._config.runtime.data_root)
             supervisor = PodSupervisor(
                 workload, launch, self._config, self._store, self._state, Marks()
             )

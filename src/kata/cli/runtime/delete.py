@@ -39,10 +39,13 @@ def delete(store: Store, state: ContainerState, *, force: bool = False) -> None:
         hooks = of_container(store, state)
     if store.alive(state.sandbox or state.id):
         _ask(store, state, force=force)
+    from kata.runtime.cleanup import remove, remove_groups
+
     if not state.sandbox:
-        _remove(store, state)
-    elif store.named(state.name) is not None:
+        remove(store, state, force=True)
+    else:
         store.forget(state)
+        remove_groups(state)
     if hooks:
         from kata.cli.runtime.hooks import run_hooks
 
@@ -61,9 +64,3 @@ def _ask(store: Store, state: ContainerState, *, force: bool) -> None:
     except KataError:
         pass
 
-
-def _remove(store: Store, state: ContainerState) -> None:
-    """The container that its sandbox was started for, and with it the sandbox."""
-    from kata.runtime.cleanup import remove
-
-    remove(store, state, force=True)
