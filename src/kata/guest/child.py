@@ -11,7 +11,7 @@ import os
 import sys
 
 from kata.errors import GuestError, InvalidInput, KataError
-from kata.guest import pipes, staged
+from kata.guest import pipes, scheduling, staged, starthooks
 from kata.guest.confine import Confinement, default_signals, execute, find_program
 from kata.guest.rootfs import Rootfs, console, failed, write_contents
 from kata.guest.spec import MALFORMED, namespaces
@@ -94,6 +94,9 @@ class Child:
         spec: dict[str, Any] = self._plan["spec"]
         self._enter_namespaces(parked=bool(stage))
         self._name_host(spec)
+        personality = (spec.get("linux") or {}).get("personality")
+        if personality:
+            scheduling.personality(personality)
         self._adjust_oom()
         if not rooted:
             write_parameters(spec, parked=bool(stage))
@@ -200,11 +203,19 @@ class Child:
         if wait and not os.read(self._go, 1):
             os._exit(INIT_FAILED)
         os.close(self._go)
+        self._run_hooks()
         if self._plan["init"]:
             self._confinement.filter()
             small_init(self._report, self._terminal)
         self._confinement.filter()
         execute(path, args, env)
+
+    def _run_hooks(self) -> None:
+        """The hooks of the container, with the confinement of its process."""
+        hooks = (self._plan.get("spec") or {}).get("hooks") or {}
+        if hooks.get("startContainer"):
+            self._confinement.filter()
+            starthooks.run(hooks["startContainer"], hooks.get("state") or {})
 
 
 def write_parameters(spec: dict[str, Any], *, parked: bool) -> None:

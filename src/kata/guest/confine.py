@@ -11,6 +11,7 @@ import _signal
 import os
 
 from kata.errors import CommandNotExecutable, CommandNotFound, GuestError, InvalidInput
+from kata.guest import scheduling
 from kata.guest.spec import DEFAULT_PATH, arguments, environment
 from kata.linux import capabilities, rlimits, syscalls
 
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_SCHEDULED = ("scheduler", "ioPriority", "execCPUAffinity")
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _EACCES, _EISDIR, _ENOEXEC, _ENOENT = 13, 21, 8, 2
 
@@ -50,6 +52,8 @@ class Confinement:
         """Everything up to, not including, a filter that may only come last."""
         for number, soft, hard in self._limits:
             rlimits.apply(number, soft, hard)
+        if not self._process.keys().isdisjoint(_SCHEDULED):
+            scheduling.apply(self._process)
         os.umask(self._umask)
         if not self.keyed:
             new_keyring()

@@ -121,6 +121,7 @@ PROCESS = table(
         "apparmorProfile": string, "selinuxLabel": string, "noNewPrivileges": boolean,
         "oomScoreAdj": integer(-1000, 1000), "rlimits": array(_rlimit),
         "scheduler": _scheduler, "ioPriority": _io_priority,
+        "execCPUAffinity": table({"initial": string, "final": string}),
     },
     "cwd",
 )  # fmt: skip

@@ -91,8 +91,13 @@ def _clean(path: str) -> str:
     return "/" + path.strip("/") if path else ""
 
 
-def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str]) -> Spec:
-    """The configuration for the agent; ``spaces`` are the namespaces there (see ``spaces``)."""
+def guest_spec(
+    spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], state: Spec
+) -> Spec:
+    """The configuration for the agent.
+
+    ``spaces`` are the namespaces there (see ``spaces``), ``state`` is what hooks read.
+    """
     linux = dict(spec.get("linux") or {})
     linux.pop("seccomp", None)  # goes as a program
     linux.pop("cgroupsPath", None)  # the host's
@@ -107,7 +112,7 @@ def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str]) -
         out.pop(host_only, None)
     started = (spec.get("hooks") or {}).get("startContainer")
     if started:
-        out["hooks"] = {"startContainer": started}
+        out["hooks"] = {"startContainer": started, "state": state}
     return out
 
 

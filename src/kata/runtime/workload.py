@@ -136,6 +136,7 @@ class BundleWorkload:
     engine = True
 
     def __init__(self, state: ContainerState, spec: dict[str, Any], data_root: str) -> None:
+        self._state = state
         self.id = state.id
         self.guest_name = state.id
         self.spec = spec
@@ -193,7 +194,7 @@ class BundleWorkload:
         if seccomp:
             self._seccomp = spec_filter(seccomp, data_root=self._data_root)
         spaces = bundles.spaces(self.spec, self.owner)
-        spec = bundles.guest_spec(self.spec, self._mounts, plan, spaces)
+        spec = bundles.guest_spec(self.spec, self._mounts, plan, spaces, self._state_document())
         return CreateContainerRequest(
             container_id=self.id,
             spec=quickjson.dumps(spec).encode(),
@@ -203,6 +204,14 @@ class BundleWorkload:
             stdout=True,
             stderr=not self.terminal,
         )
+
+    def _state_document(self) -> dict[str, Any]:
+        from kata.oci.state import CREATED, State, document
+
+        return document(State(
+            id=self._state.name, status=CREATED, bundle=self.bundle,
+            annotations=self._state.annotations,
+        ))  # fmt: skip
 
     def exec_request(self, wanted: control_api.ExecRequest, fds: Collection[int]) -> ExecRequest:
         """The process that the engine describes, or the container's changed as asked."""
