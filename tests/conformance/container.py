@@ -17,7 +17,7 @@ from itertools import count
 from types import SimpleNamespace
 
 from conformance.bundle import Kit
-from conformance.runtime import Result, Runtime, decoded, ended, read_log
+from conformance.runtime import Result, Runtime, decoded, ended
 
 PATIENCE = 60  # seconds until something must have happened
 
@@ -131,7 +131,7 @@ class Process:
                 self.pid = int(file.read())
         while code and self.streams.read(0):
             pass
-        return Result(tuple(words), code, "", self.streams.err, read_log(log))
+        return self.runtime.result(tuple(words), code, "", self.streams.err, log)
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Read its output to the end and reap it; its code."""
@@ -308,12 +308,25 @@ class Suite:
         finally:
             self._remove(container)
 
-    def ask(self, spec: dict, *options: str, **snippets: str) -> SimpleNamespace:
-        """Run the probe in a container: its facts, and what each shell snippet gave."""
-        spec["process"]["args"] = [
-            "/bin/probe", "ask", *(word for pair in snippets.items() for word in pair)
-        ]  # fmt: skip
-        return answers(self.done(spec, *options))
+    def ask(self, spec: dict, *options: str, prepare=None, **snippets: str) -> SimpleNamespace:
+        """Run the probe in a container: its facts, and what each shell snippet gave.
+
+        ``prepare`` is called with the container before it is created; what it returns is called
+        with it before it is deleted.
+        """
+        words = (word for pair in snippets.items() for word in pair)
+        spec["process"]["args"] = ["/bin/probe", "ask", *words]
+        container = self.container(spec)
+        try:
+            after = prepare(container) if prepare else None
+            container.create(*options).ok()
+            container.start().ok()
+            container.wait()
+            if after:
+                after(container)
+            return answers(container)
+        finally:
+            self._remove(container)
 
 
 def answers(process: Process) -> SimpleNamespace:

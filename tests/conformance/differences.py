@@ -14,3 +14,11 @@ CRUN: dict[str, str] = {
 }
 
 TABLES = {"kata": KATA, "runc": RUNC, "crun": CRUN}
+
+# what a reference says in other words than runc's
+WORDING: dict[str, dict[str, tuple[str, ...]]] = {
+    "crun": {
+        "does not exist": ("No such file or directory",),
+        "not stopped": ("is not in `created` or `stopped` state",),
+    }
+}
