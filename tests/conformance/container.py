@@ -248,12 +248,12 @@ class Suite:
         self.runtime = runtime
         self.directory = directory
         self.kit = Kit(f"{directory}/kit")
-        self._prefix = f"{prefix}-{os.getpid()}"
+        self.prefix = f"{prefix}-{os.getpid()}"
         self._numbers = count(1)
 
     def name(self) -> str:
         """A container's id that nobody has."""
-        return f"{self._prefix}-{next(self._numbers)}"
+        return f"{self.prefix}-{next(self._numbers)}"
 
     def folder(self) -> str:
         """A new directory, for what a case shares with its container."""

@@ -10,6 +10,15 @@ KATA: dict[str, str] = {}
 # the references, which prove the suite: what they do otherwise by design or by a fault of theirs
 RUNC: dict[str, str] = {}
 CRUN: dict[str, str] = {
+    "isolation.namespace_given_twice_is_refused": "the last of two is taken",
+    "lifecycle.resume_of_running_is_refused": "resuming what runs is no error",
+    "lifecycle.state_rootfs": "the path as it stands in the config",
+    "mounts.shared_propagation": "the root's propagation is laid over its volumes'",
+    "rights.broken_filter_is_refused[flag]": "unknown flags are ignored",
+    "rights.broken_filter_is_refused[notify-by-default]": "accepted without a listener",
+    "rights.notify_without_a_listener_is_refused": "accepted without a listener",
+    "rights.unknown_kind_of_device_is_refused": "a kind that is none is taken for a character's",
+    "rootfs.unknown_root_propagation_is_refused": "unknown words are ignored",
     "streams.socket_needs_a_terminal": "a console socket without a terminal is ignored",
 }
 
@@ -19,6 +28,8 @@ TABLES = {"kata": KATA, "runc": RUNC, "crun": CRUN}
 WORDING: dict[str, dict[str, tuple[str, ...]]] = {
     "crun": {
         "does not exist": ("No such file or directory",),
+        "cannot start an already running container": ("exec.fifo",),
+        "stopped": ("is not running",),
         "not stopped": ("is not in `created` or `stopped` state",),
     }
 }

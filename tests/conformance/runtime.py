@@ -28,9 +28,7 @@ RULES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
     "execCPUAffinity": ((1, 2, 1), (1, 3), NEVER),
     "time namespaces": ((1, 1), (1, 2), (1, 10)),
     "rro": ((1, 1), (1, 1), (1, 8)),
-    "seccomp notify": ((1, 1), (1, 1), (0, 19)),
-    "consoleSize in exec": ((1, 1), (1, 2), (1, 8)),
-    "seccomp flags checked": ((1, 1), (1, 1), (1, 7)),
+    "seccomp flags": ((1, 1), (1, 2), (0, 1)),
 }
 # Options and verbs are claimed by the help text of a verb (none: the runtime's own)
 OPTIONS = {
