@@ -15,9 +15,11 @@ import subprocess
 import time
 from itertools import count
 from types import SimpleNamespace
+from typing import ClassVar
 
 from conformance.bundle import Kit
 from conformance.runtime import Result, Runtime, decoded, ended
+from support import leaks
 
 PATIENCE = 60  # seconds until something must have happened
 
@@ -30,11 +32,23 @@ def code_of(status: int) -> int:
 def reap(pid: int, patience: float = PATIENCE) -> int:
     """Wait for a process that came to us; its code."""
     watch = os.pidfd_open(pid)
+    deadline = time.monotonic() + patience
     try:
-        assert select.select([watch], [], [], patience)[0], f"process {pid} goes on"
+        while not select.select([watch], [], [], 0.2)[0]:
+            assert time.monotonic() < deadline, f"process {pid} goes on"
+            reap_strays()  # a pid namespace ends only when all in it are reaped
     finally:
         os.close(watch)
     return code_of(os.waitpid(pid, 0)[1])
+
+
+def reap_strays() -> None:
+    """Reap dead children that no case waits for, as init would."""
+    for child in leaks.children(os.getpid()):
+        with contextlib.suppress(ChildProcessError):
+            dead = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead and child not in Process.awaited:
+                os.waitpid(child, 0)
 
 
 def eventually(question, what: str = "it", patience: float = PATIENCE):
@@ -108,6 +122,8 @@ class Streams:
 class Process:
     """A process started by the runtime into a pid file: a container's or an exec's."""
 
+    awaited: ClassVar[set[int]] = set()
+
     def __init__(self, runtime: Runtime, directory: str) -> None:
         self.runtime = runtime
         self.directory = directory
@@ -129,6 +145,7 @@ class Process:
         if not code:
             with open(pid_file, encoding="utf-8") as file:
                 self.pid = int(file.read())
+            self.awaited.add(self.pid)
         while code and self.streams.read(0):
             pass
         return self.runtime.result(tuple(words), code, "", self.streams.err, log)
@@ -138,6 +155,7 @@ class Process:
         self.streams.drain(patience)
         if self.code is None:
             self.code = reap(self.pid, patience)
+            self.awaited.discard(self.pid)
         return self.code
 
     def finish(self) -> None:
@@ -146,6 +164,7 @@ class Process:
         if self.pid and self.code is None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError, OSError):
                 self.code = reap(self.pid, 10)
+        self.awaited.discard(self.pid)
 
     out = property(lambda self: self.streams.out)
     err = property(lambda self: self.streams.err)
@@ -339,7 +358,7 @@ def answers(process: Process) -> SimpleNamespace:
             continue
         value = json.loads(line, object_pairs_hook=lambda pairs: {k: utf8(v) for k, v in pairs})
         setattr(found, value.pop("name"), SimpleNamespace(**value))
-    found.process = process
+    found.container = process
     return found
 
 

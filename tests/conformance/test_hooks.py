@@ -14,7 +14,7 @@ name=$1
 log=$2
 {
   printf '%s\\t' "$name" "$state"
-  printf '%s' "$0 $# "; env | grep -v -e '^PWD=' -e '^SHLVL=' -e '^_=' | tr '\\n' ' '
+  printf '%s' "$# "; env | grep -v -e '^PWD=' -e '^SHLVL=' -e '^_=' | tr '\\n' ' '
   printf '\\t'; readlink /proc/self/ns/net | tr '\\n' '\\t'
   echo end
 } >>"$log/$name"
@@ -47,7 +47,7 @@ class Log:
         return json.loads(self._fields(kind)[1])
 
     def call(self, kind: str) -> str:
-        """Its argument 0, number of arguments, and environment."""
+        """The number of its arguments, and its environment."""
         return self._fields(kind)[2]
 
     def network(self, kind: str) -> str:
@@ -60,7 +60,7 @@ def hooks(folder: str, script: str, kinds=KINDS) -> dict:
     return {
         kind: [{
             "path": "/bin/sh",
-            "args": ["hook", "/hook/script" if kind == "startContainer" else script, kind,
+            "args": ["sh", "/hook/script" if kind == "startContainer" else script, kind,
                      "/hook" if kind == "startContainer" else folder],
             "env": [f"KIND={kind}", "PATH=/usr/bin:/bin"],
         }]
@@ -161,8 +161,8 @@ def test_hook_state_names_the_bundle(ran):
 def test_hook_environment_and_arguments(ran, kind):
     """A hook has the environment of the config alone, and the arguments after the first."""
     words = ran[0].call(kind).split()
-    assert words[1] == "2"
-    assert sorted(words[2:]) == sorted([f"KIND={kind}", "PATH=/usr/bin:/bin"])
+    assert words[0] == "2"
+    assert sorted(words[1:]) == sorted([f"KIND={kind}", "PATH=/usr/bin:/bin"])
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart", "poststop"])

@@ -79,7 +79,7 @@ def test_loopback_works(own):
     """127.0.0.1 answers: the runtime brings the loopback device up in a network of its own."""
     script = (
         "ip link set lo up; (echo hello | nc -l -p 9099 &); "
-        "for n in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 9099 </dev/null 2>/dev/null && exit; sleep 0.1; done"
+        "for n in 1 2 3 4 5 6 7 8 9; do sleep 0.5 | nc 127.0.0.1 9099 && exit; done"
     )
     assert own.sh(script) == "hello\n"
 
@@ -179,7 +179,7 @@ def test_pod_shares_processes(pod):
 def test_pod_shares_its_network(pod):
     """The network namespace is shared: the one answers the other at 127.0.0.1."""
     pod[0].sh("ip link set lo up")
-    script = "for n in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7777 </dev/null && break; sleep 0.1; done"
+    script = "for n in 1 2 3 4 5 6 7 8 9; do sleep 0.5 | nc 127.0.0.1 7777 && break; done"
     server = {"args": ["sh", "-c", "echo from-pod | nc -l -p 7777"], "cwd": "/",
               "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}  # fmt: skip
     with pod[0].spawn(server) as serving:

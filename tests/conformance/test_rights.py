@@ -161,7 +161,7 @@ def test_seccomp_answer(filtered, call, expected):
 @pytest.mark.parametrize("call", ["process", "thread", "trap"])
 def test_seccomp_kills(filtered, call):
     """Actions that end the caller do so by SIGSYS."""
-    assert getattr(filtered, call).code == 128 + 31
+    assert getattr(filtered, call).code == 128 + 31, getattr(filtered, call).out
 
 
 def test_seccomp_other_architecture(filtered):
