@@ -73,7 +73,7 @@ def _left(made: Suite, before: set[str]) -> list[str]:
         left += [line.split()[4] for line in file if made.directory in line]
     for directory, names, _ in os.walk("/sys/fs/cgroup", topdown=False):
         if os.path.basename(directory) == "conformance":
-            left += [f"{directory}/{name}" for name in names if name.startswith("conf-")]
+            left += [f"{directory}/{name}" for name in names if name.startswith(made.prefix)]
     return left
 
 

@@ -15,9 +15,11 @@ import subprocess
 import time
 from itertools import count
 from types import SimpleNamespace
+from typing import ClassVar
 
 from conformance.bundle import Kit
-from conformance.runtime import Result, Runtime, decoded, ended, read_log
+from conformance.runtime import Result, Runtime, decoded, ended
+from support import leaks
 
 PATIENCE = 60  # seconds until something must have happened
 
@@ -30,11 +32,23 @@ def code_of(status: int) -> int:
 def reap(pid: int, patience: float = PATIENCE) -> int:
     """Wait for a process that came to us; its code."""
     watch = os.pidfd_open(pid)
+    deadline = time.monotonic() + patience
     try:
-        assert select.select([watch], [], [], patience)[0], f"process {pid} goes on"
+        while not select.select([watch], [], [], 0.2)[0]:
+            assert time.monotonic() < deadline, f"process {pid} goes on"
+            reap_strays()  # a pid namespace ends only when all in it are reaped
     finally:
         os.close(watch)
     return code_of(os.waitpid(pid, 0)[1])
+
+
+def reap_strays() -> None:
+    """Reap dead children that no case waits for, as init would."""
+    for child in leaks.children(os.getpid()):
+        with contextlib.suppress(ChildProcessError):
+            dead = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead and child not in Process.awaited:
+                os.waitpid(child, 0)
 
 
 def eventually(question, what: str = "it", patience: float = PATIENCE):
@@ -108,6 +122,8 @@ class Streams:
 class Process:
     """A process started by the runtime into a pid file: a container's or an exec's."""
 
+    awaited: ClassVar[set[int]] = set()
+
     def __init__(self, runtime: Runtime, directory: str) -> None:
         self.runtime = runtime
         self.directory = directory
@@ -129,15 +145,17 @@ class Process:
         if not code:
             with open(pid_file, encoding="utf-8") as file:
                 self.pid = int(file.read())
+            self.awaited.add(self.pid)
         while code and self.streams.read(0):
             pass
-        return Result(tuple(words), code, "", self.streams.err, read_log(log))
+        return self.runtime.result(tuple(words), code, "", self.streams.err, log)
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Read its output to the end and reap it; its code."""
         self.streams.drain(patience)
         if self.code is None:
             self.code = reap(self.pid, patience)
+            self.awaited.discard(self.pid)
         return self.code
 
     def finish(self) -> None:
@@ -146,6 +164,7 @@ class Process:
         if self.pid and self.code is None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError, OSError):
                 self.code = reap(self.pid, 10)
+        self.awaited.discard(self.pid)
 
     out = property(lambda self: self.streams.out)
     err = property(lambda self: self.streams.err)
@@ -248,12 +267,12 @@ class Suite:
         self.runtime = runtime
         self.directory = directory
         self.kit = Kit(f"{directory}/kit")
-        self._prefix = f"{prefix}-{os.getpid()}"
+        self.prefix = f"{prefix}-{os.getpid()}"
         self._numbers = count(1)
 
     def name(self) -> str:
         """A container's id that nobody has."""
-        return f"{self._prefix}-{next(self._numbers)}"
+        return f"{self.prefix}-{next(self._numbers)}"
 
     def folder(self) -> str:
         """A new directory, for what a case shares with its container."""
@@ -308,12 +327,25 @@ class Suite:
         finally:
             self._remove(container)
 
-    def ask(self, spec: dict, *options: str, **snippets: str) -> SimpleNamespace:
-        """Run the probe in a container: its facts, and what each shell snippet gave."""
-        spec["process"]["args"] = [
-            "/bin/probe", "ask", *(word for pair in snippets.items() for word in pair)
-        ]  # fmt: skip
-        return answers(self.done(spec, *options))
+    def ask(self, spec: dict, *options: str, prepare=None, **snippets: str) -> SimpleNamespace:
+        """Run the probe in a container: its facts, and what each shell snippet gave.
+
+        ``prepare`` is called with the container before it is created; what it returns is called
+        with it before it is deleted.
+        """
+        words = (word for pair in snippets.items() for word in pair)
+        spec["process"]["args"] = ["/bin/probe", "ask", *words]
+        container = self.container(spec)
+        try:
+            after = prepare(container) if prepare else None
+            container.create(*options).ok()
+            container.start().ok()
+            container.wait()
+            if after:
+                after(container)
+            return answers(container)
+        finally:
+            self._remove(container)
 
 
 def answers(process: Process) -> SimpleNamespace:
@@ -326,7 +358,7 @@ def answers(process: Process) -> SimpleNamespace:
             continue
         value = json.loads(line, object_pairs_hook=lambda pairs: {k: utf8(v) for k, v in pairs})
         setattr(found, value.pop("name"), SimpleNamespace(**value))
-    found.process = process
+    found.container = process
     return found
 
 

@@ -8,9 +8,39 @@ fails. A case's id is its file and its name without "test_": "mounts.slave_propa
 KATA: dict[str, str] = {}
 
 # the references, which prove the suite: what they do otherwise by design or by a fault of theirs
-RUNC: dict[str, str] = {}
+RUNC: dict[str, str] = {
+    "exec.filed_umask": "the mask of a process.json is ignored",
+    "hooks.failing_hook_after_the_start": "poststart hooks run at the end of create",
+    "hooks.hook_state[poststart-status4]": "poststart hooks run at the end of create",
+    "hooks.hooks_of_create": "poststart hooks run at the end of create",
+    "hooks.hooks_of_start": "poststart hooks run at the end of create",
+}
 CRUN: dict[str, str] = {
+    "exec.exec_env": "--env replaces the environment when a user is given",
+    "exec.exec_environment": "a process added by words starts in /",
+    "exec.exec_has_the_limits": "the container's limits are not those of what is added",
+    "exec.exec_leads_a_session": "a session of its own only with a terminal",
+    "isolation.namespace_given_twice_is_refused": "the last of two is taken",
+    "lifecycle.resume_of_running_is_refused": "resuming what runs is no error",
+    "lifecycle.state_rootfs": "the path as it stands in the config",
+    "mounts.shared_propagation": "the root's propagation is laid over its volumes'",
+    "rights.broken_filter_is_refused[flag]": "unknown flags are ignored",
+    "rights.broken_filter_is_refused[notify-by-default]": "accepted without a listener",
+    "rights.notify_without_a_listener_is_refused": "accepted without a listener",
+    "rights.unknown_kind_of_device_is_refused": "a kind that is none is taken for a character's",
+    "rootfs.unknown_root_propagation_is_refused": "unknown words are ignored",
     "streams.socket_needs_a_terminal": "a console socket without a terminal is ignored",
 }
 
 TABLES = {"kata": KATA, "runc": RUNC, "crun": CRUN}
+
+# what a reference says in other words than runc's
+WORDING: dict[str, dict[str, tuple[str, ...]]] = {
+    "crun": {
+        "console": ("tcgetattr",),
+        "does not exist": ("No such file or directory",),
+        "cannot start an already running container": ("exec.fifo",),
+        "stopped": ("is not running",),
+        "not stopped": ("is not in `created` or `stopped` state",),
+    }
+}

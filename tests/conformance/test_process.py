@@ -139,7 +139,7 @@ def test_default_umask(plain):
 def test_standard_output_can_be_opened_again(plain):
     """/proc/1/fd/1 can be opened by root, and what is written there comes out."""
     assert plain.stdout.out == "done\n"
-    assert "through\n" in plain.process.out
+    assert "through\n" in plain.container.out
 
 
 def test_standard_input_is_at_its_end(plain):
