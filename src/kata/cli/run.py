@@ -171,7 +171,7 @@ class _Run:
             request, launch = self._asked
             supervisor = RunSupervisor(
                 RunWorkload(request, self._config.runtime.data_root), launch, self._config,
-                self._store, self._state, self._marks, logged=request.logged,
+                self._store, self._state, self._marks,
             )  # fmt: skip
             log = f"{self._store.directory(self._state.id)}/supervisor.log"
             supervise(supervisor, (theirs,), owned, {lock}, log)

@@ -121,9 +121,7 @@ def new_keyring() -> None:
 
 
 def _cwd_error(cwd: str, error: OSError) -> GuestError:
-    return GuestError(
-        f'chdir to cwd ("{cwd}") set in config.json failed', why=_why(error)
-    )
+    return GuestError(f'chdir to cwd ("{cwd}") set in config.json failed', why=_why(error))
 
 
 def _why(error: OSError) -> str:

@@ -36,7 +36,9 @@ def apply(process: dict[str, Any]) -> None:
     """What the process object asks for; raises ``GuestError`` or ``InvalidInput``."""
     priority, scheduler = process.get("ioPriority"), process.get("scheduler")
     if priority:
-        value = _IO_CLASSES[priority["class"]] << _IO_CLASS_SHIFT | int(priority.get("priority") or 0)
+        value = _IO_CLASSES[priority["class"]] << _IO_CLASS_SHIFT | int(
+            priority.get("priority") or 0
+        )
         _call(sc.SYS_IOPRIO_SET, _WHO_PROCESS, 0, value, what="set the I/O priority")
     if scheduler:
         _schedule(scheduler)
@@ -71,9 +73,14 @@ def _schedule(scheduler: dict[str, Any]) -> None:
     for name in scheduler.get("flags") or ():
         flags |= _FLAGS[name]
     attributes = _ATTRIBUTES.pack(
-        _ATTRIBUTES.size, _POLICIES[scheduler["policy"]], flags, int(scheduler.get("nice") or 0),
-        int(scheduler.get("priority") or 0), int(scheduler.get("runtime") or 0),
-        int(scheduler.get("deadline") or 0), int(scheduler.get("period") or 0),
+        _ATTRIBUTES.size,
+        _POLICIES[scheduler["policy"]],
+        flags,
+        int(scheduler.get("nice") or 0),
+        int(scheduler.get("priority") or 0),
+        int(scheduler.get("runtime") or 0),
+        int(scheduler.get("deadline") or 0),
+        int(scheduler.get("period") or 0),
     )
     _call(sc.SYS_SCHED_SETATTR, 0, attributes, 0, what=f'schedule as "{scheduler["policy"]}"')
 

@@ -123,9 +123,7 @@ def finish(target: str, options: Options) -> None:
     for kind in options.propagation:
         sc.mount("", target, None, kind)
     if options.attributes or options.attributes_cleared:
-        sc.mount_setattr(
-            target, sc.AT_RECURSIVE, options.attributes, options.attributes_cleared
-        )
+        sc.mount_setattr(target, sc.AT_RECURSIVE, options.attributes, options.attributes_cleared)
 
 
 def bind_onto(source: str, target: int, options: Options) -> None:

@@ -34,8 +34,9 @@ _GUEST_KINDS = ("mount", "pid", "ipc", "uts", "network", "cgroup", "time")
 class Mounts:
     """The mounts of a bundle, sorted: host files to share, and what the guest makes itself.
 
-    ``volumes`` go through the share; ``places`` has for each mount of the configuration the number
-    of its volume, or -1; ``memory`` are (source on the host, bytes) of shared memory, to be a tmpfs.
+    ``volumes`` go through the share; ``places`` has for each mount of the configuration the
+    number of its volume, or -1; ``memory`` are (source on the host, bytes) of shared memory, which
+    become a tmpfs.
     """
 
     volumes: tuple[storage.Volume, ...]
@@ -44,8 +45,10 @@ class Mounts:
 
 
 def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]) -> Mounts:
-    """Which mounts need the host. ``look`` tells of a path whether it is a directory, and the
-    size of the file system if that is a tmpfs (else 0); it raises what ``pin`` does.
+    """Which mounts need the host.
+
+    ``look`` tells of a path whether it is a directory, and the size of the file system if that is
+    a tmpfs (else 0); it raises what ``pin`` does.
     """
     volumes: list[storage.Volume] = []
     places: list[int] = []
@@ -91,9 +94,7 @@ def _clean(path: str) -> str:
     return "/" + path.strip("/") if path else ""
 
 
-def guest_spec(
-    spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], state: Spec
-) -> Spec:
+def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], state: Spec) -> Spec:
     """The configuration for the agent.
 
     ``spaces`` are the namespaces there (see ``spaces``), ``state`` is what hooks read.
@@ -107,7 +108,9 @@ def guest_spec(
     for host_only in ("intelRdt", "uidMappings", "gidMappings", "mountLabel"):
         linux.pop(host_only, None)
     out = {**spec, "linux": linux, "root": {**spec["root"], "path": plan.root}}
-    out["mounts"] = [_guest_mount(m, mounts, plan, i) for i, m in enumerate(spec.get("mounts") or ())]
+    out["mounts"] = [
+        _guest_mount(m, mounts, plan, i) for i, m in enumerate(spec.get("mounts") or ())
+    ]
     for host_only in ("hooks", "annotations", "vm", "windows", "solaris", "zos"):
         out.pop(host_only, None)
     started = (spec.get("hooks") or {}).get("startContainer")
@@ -166,7 +169,7 @@ def spaces(spec: Spec, owner: Callable[[str, str], str]) -> dict[str, str]:
             why="the configuration asks for one, and the guest would run without it",
             hint="the container is isolated by its virtual machine: run it without --userns",
         )
-    found = {kind: "" for kind in _ALWAYS_OWN}
+    found = dict.fromkeys(_ALWAYS_OWN, "")
     for kind in _GUEST_KINDS:
         if kind in wanted and kind not in _ALWAYS_OWN:
             path = wanted[kind]

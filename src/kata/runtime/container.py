@@ -151,16 +151,12 @@ class Container:
 
     def signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
         """Send a signal to a process, or to all of the container."""
-        request = SignalRequest(
-            container_id=self.id, exec_id=exec_id, signal=number, all=everyone
-        )
+        request = SignalRequest(container_id=self.id, exec_id=exec_id, signal=number, all=everyone)
         self._client.call("Signal", request, ANSWER_S)
 
     def resize(self, rows: int, columns: int, exec_id: str = "") -> None:
         """Set the size of a process's terminal."""
-        request = ResizeRequest(
-            container_id=self.id, exec_id=exec_id, rows=rows, columns=columns
-        )
+        request = ResizeRequest(container_id=self.id, exec_id=exec_id, rows=rows, columns=columns)
         self._client.call("Resize", request, ANSWER_S)
 
     def pause(self) -> None:

@@ -113,7 +113,10 @@ class PodSupervisor(Supervisor):
         life.container = container
         sandbox = self._sandbox
         life.change(
-            status=states.CREATED, pid=pid, vmm_pid=sandbox.vmm_pid, template=sandbox.template,
+            status=states.CREATED,
+            pid=pid,
+            vmm_pid=sandbox.vmm_pid,
+            template=sandbox.template,
             accelerator=sandbox.accelerator,
         )
         life.created.set()
@@ -230,9 +233,7 @@ class PodSupervisor(Supervisor):
             life = self._lives[state.id] = Lifetime(workload, state, self._store)
         return life
 
-    def _join(
-        self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]
-    ) -> None:
+    def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client
         try:
             plan = self._sandbox.add(life.workload)

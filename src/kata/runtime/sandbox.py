@@ -82,9 +82,7 @@ class Sandbox:
         return self._client
 
     def _limits(self, *, started: bool) -> Limits:
-        return for_engine(
-            self._launch.machine.memory_mib, self._first.resources, started=started
-        )
+        return for_engine(self._launch.machine.memory_mib, self._first.resources, started=started)
 
     def limit(self) -> None:
         """From the start of the container on, its share of the processors is all there is."""
@@ -142,7 +140,8 @@ class Sandbox:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise HostError(
-                f'cannot open the image layer "{path}"', why=error.strerror or "",
+                f'cannot open the image layer "{path}"',
+                why=error.strerror or "",
                 hint="kata image rm removes the image, kata image pull fetches it again",
             ) from None
         self._opened.append(fd)
@@ -170,7 +169,8 @@ class Sandbox:
         settings = self._config.shared_fs
         if settings.kind == "none":
             raise HostError(
-                "directories of the host cannot be shared", why='shared_fs is "none"',
+                "directories of the host cannot be shared",
+                why='shared_fs is "none"',
                 hint="set shared_fs in the configuration to virtio-fs",
             )
         daemon = share.Daemon(

@@ -1,9 +1,9 @@
 """The stand-in: the host process whose pid engines know a container's process by.
 
 It is forked by the command an engine calls, so that it becomes a child of the engine's monitor
-(a child subreaper), lives in the network namespace of the sandbox, forwards signals, follows the size
-of the terminal, and ends with the exit code of the process. The rule: it carries no bytes; the
-supervisor has the descriptors, and the stand-in none but a terminal.
+(a child subreaper), lives in the network namespace of the sandbox, forwards signals, follows the
+size of the terminal, and ends with the exit code of the process. The rule: it carries no bytes;
+the supervisor has the descriptors, and the stand-in none but a terminal.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Standin:
 
 def fork(
     client: ControlClient, container_id: str, title: Sequence[str], *, network: int = -1,
-    terminal: int = -1, keep: Sequence[int] = (),
+    terminal: int = -1,
 ) -> Standin:  # fmt: skip
     """Fork a stand-in with a connection of its own to the supervisor.
 
     ``network``: a descriptor of the namespace it is to live in; ``terminal``: the slave it is to
-    lead; ``title``: what process lists are to show. ``keep`` stay open.
+    lead; ``title``: what process lists are to show.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -74,7 +74,7 @@ def fork(
     code = LOST_EXIT_CODE
     try:
         os.close(writer)
-        code = _stand(client, container_id, title, reader, network, terminal, tuple(keep))
+        code = _stand(client, container_id, title, reader, network, terminal)
     except BaseException:
         code = 1
     finally:
@@ -83,11 +83,11 @@ def fork(
 
 def _stand(
     client: ControlClient, container_id: str, title: Sequence[str], go: int, network: int,
-    terminal: int, keep: tuple[int, ...],
+    terminal: int,
 ) -> int:  # fmt: skip
     signals, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    _settle(network, terminal, (client.fileno(), go, signals, wake, terminal, *keep))
+    _settle(network, terminal, (client.fileno(), go, signals, wake, terminal))
     _rename(title)
     _catch(wake)
     word = os.read(go, 256)
@@ -206,4 +206,3 @@ def new_network() -> int:
             sc.setns(before, sc.CLONE_NEWNET)
     finally:
         os.close(before)
-

@@ -25,9 +25,7 @@ HOOKS = "hooks.json"  # of a container that has some
 _FILES = (
     "state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock", HOOKS,
 )  # fmt: skip
-_NAME_CHARACTERS = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-)
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
 @record

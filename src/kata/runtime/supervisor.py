@@ -11,12 +11,12 @@ import _thread
 import os
 import time
 
-from kata.errors import AgentError, KataError, NotFound, WrongState
+from kata.errors import AgentError, KataError, NotFound
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
-from kata.runtime.lifetime import KILL, Event, Lifetime
+from kata.runtime.lifetime import KILL, Lifetime
 from kata.runtime.sandbox import Sandbox
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kata.runtime.machines import Launch
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
-    from kata.runtime.workload import Workload
+    from kata.runtime.workload import RunWorkload, Workload
     from kata.wire import agent_api
     from kata.wire.protobuf import Message
 
@@ -240,11 +240,11 @@ class RunSupervisor(Supervisor):
     """The supervisor of ``kata run``: one container, which starts by itself and ends it all."""
 
     def __init__(
-        self, first: Workload, launch: Launch, config: Config, store: Store,
-        state: ContainerState, marks: Marks, *, logged: bool,
+        self, first: RunWorkload, launch: Launch, config: Config, store: Store,
+        state: ContainerState, marks: Marks,
     ) -> None:  # fmt: skip
         super().__init__(first, launch, config, store, state, marks)
-        self._logged = logged
+        self._logged = first.logged
 
     def _start(self, fds: Mapping[int, int]) -> None:
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""

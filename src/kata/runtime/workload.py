@@ -40,8 +40,9 @@ if TYPE_CHECKING:
         group: tuple[str, str]  # parent and name of the control group on the host
         resources: dict[str, Any]  # OCI's linux.resources
 
-        def sources(self) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume],
-                                   list[Source]]:
+        def sources(
+            self,
+        ) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume], list[Source]]:
             """Root file system, volumes, and what they name on the host, pinned."""
 
         def create_request(self, plan: Plan, kernel_release: str) -> CreateContainerRequest:
@@ -67,6 +68,7 @@ class RunWorkload:
         self._seccomp: Seccomp | None = None
         self.id = request.id
         self.group = ("kata", request.id)
+        self.logged = request.logged
         self.hostname = request.container.hostname
         self.layers = request.layers
 
@@ -185,7 +187,9 @@ class BundleWorkload:
         ]
         return storage.Directory(pinned[0].path), volumes, pinned
 
-    def create_request(self, plan: Plan, kernel_release: str) -> CreateContainerRequest:
+    def create_request(
+        self, plan: Plan, kernel_release: str  # noqa: ARG002 (an engine's filter is for any)
+    ) -> CreateContainerRequest:
         """The engine's configuration, as the guest needs it."""
         from kata.runtime.seccomp import spec_filter
 

@@ -183,7 +183,7 @@ class Message:
         state = self.__dict__
         for field in self.FIELDS:
             value = state[field.name]
-            if value or (value is not None and field.kind == "message"):
+            if value or (value is not None and field.kind in _FALSE_IS_SAID and _is_said(value)):
                 _encode_field(out, field, value)
         return b"".join(out)
 
@@ -198,6 +198,14 @@ class Message:
         except ValueError as error:
             raise ProtocolError(f"protobuf: malformed {cls.__name__}", why=str(error)) from None
         return result
+
+
+_FALSE_IS_SAID = ("message", "double")  # an empty message is one, and -0.0 is not 0.0
+
+
+def _is_said(value: Any) -> bool:
+    """Whether a value that counts as false is there all the same."""
+    return not isinstance(value, (float, list, dict)) or repr(value) == "-0.0"
 
 
 def _encode_field(out: list[bytes], field: Field, value: Any) -> None:

@@ -161,7 +161,7 @@ def test_a_full_disk_is_told():
     assert result.stderr == "kata: cannot write the output: No space left on device\n"
 
 
-@pytest.mark.parametrize("program", ["kata-runtime", "containerd-shim-kata-v2"])
+@pytest.mark.parametrize("program", ["containerd-shim-kata-v2"])
 def test_programs_that_do_not_work_yet_say_so(capsys, program):
     """They tell their version truthfully; all else is refused in one clear line."""
     assert main(["--version"], program) == 0

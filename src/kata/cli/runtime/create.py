@@ -113,9 +113,7 @@ def _refuse(options: Options, spec: Spec) -> None:
     if options.verb == "create" and terminal and not options.console_socket:
         raise InvalidInput("cannot allocate tty if runc will detach without setting console socket")
     if not terminal and options.console_socket:
-        raise InvalidInput(
-            "cannot use console socket if runc will not detach or allocate tty"
-        )
+        raise InvalidInput("cannot use console socket if runc will not detach or allocate tty")
 
 
 def _state(container_id: str, spec: Spec, bundle: str) -> ContainerState:
@@ -167,7 +165,7 @@ class _Creation:
                 keep(self._store, self._state, self._hooks)
             network = self._network()
             if self._state.terminal and streams is None:
-                self._master, self._slave, _ = tty.open_pair("/dev/ptmx")
+                self._master, self._slave = open_terminal()
             client, other = self._join(lock) if launch is None else self._fork(launch, lock)
             self._standin = standin.fork(
                 other, self._state.id, self._state.command, network=network, terminal=self._slave
@@ -282,6 +280,13 @@ class _Creation:
                 remove(self._store, self._state, force=True)
         except KataError:
             pass  # the error that led here is the one to tell
+
+
+def open_terminal() -> tuple[int, int]:
+    """A terminal for an engine, master and slave: the one in the guest sees to its modes."""
+    master, slave, _ = tty.open_pair("/dev/ptmx")
+    tty.make_raw(slave)
+    return master, slave
 
 
 def own_streams() -> dict[int, int]:

@@ -63,4 +63,3 @@ def _ask(store: Store, state: ContainerState, *, force: bool) -> None:
             raise
     except KataError:
         pass
-

@@ -7,13 +7,13 @@ import os
 from kata.cli.attach import Attachment, StandardStreams
 from kata.cli.runtime.containers import connect, find
 from kata.cli.runtime.create import (
+    open_terminal,
     own_streams,
     send_pidfd,
     send_terminal,
     write_pid_file,
 )
 from kata.errors import InvalidInput, InvalidSpec, Unsupported, WrongState
-from kata.linux import tty
 from kata.runtime import standin
 from kata.runtime.control_api import ExecRequest, ExecResponse
 from kata.runtime.store import LOST_EXIT_CODE, PAUSED, RUNNING
@@ -144,10 +144,13 @@ class _Execution:
         options = self._options
         master = slave = -1
         if self._terminal:
-            master, slave, _ = tty.open_pair("/dev/ptmx")
+            master, slave = open_terminal()
         client = connect(self._store, self._state)
         other = connect(self._store, self._state)
-        stand = standin.fork(other, self._state.id, self._process["args"], terminal=slave)
+        network = self._network()
+        stand = standin.fork(
+            other, self._state.id, self._process["args"], network=network, terminal=slave
+        )
         other.close()
         try:
             streams = {0: slave, 1: slave} if slave >= 0 else own_streams()
@@ -167,6 +170,13 @@ class _Execution:
         if options.detach:
             return 0
         return os.waitstatus_to_exitcode(os.waitpid(stand.pid, 0)[1])
+
+    def _network(self) -> int:
+        """The network namespace that the stand-in of the container lives in."""
+        try:
+            return os.open(f"/proc/{self._state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            raise WrongState("cannot exec in a stopped container") from None
 
     def _in_front(self, standard: StandardStreams) -> int:
         """Without a stand-in: we are the process that stands for it."""

@@ -37,7 +37,11 @@ def document() -> dict[str, Any]:
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
             "capabilities": list(ALL_CAPABILITIES),
             "cgroup": {
-                "v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False,
+                "v1": True,
+                "v2": True,
+                "systemd": False,
+                "systemdUser": False,
+                "rdma": False,
             },
             "seccomp": {
                 "enabled": True,
@@ -45,7 +49,9 @@ def document() -> dict[str, Any]:
                 "operators": list(OPERATORS),
                 "archs": ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
                 "knownFlags": list(FLAGS),
-                "supportedFlags": [f for f in FLAGS if f != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+                "supportedFlags": [
+                    f for f in FLAGS if f != "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+                ],
             },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},

@@ -1,4 +1,4 @@
-"""Errors as engines read them: a line in the log, in the log's format, and one on standard error."""
+"""Errors as engines read them: a line in the log, in its format, and one on standard error."""
 
 from __future__ import annotations
 

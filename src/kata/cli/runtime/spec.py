@@ -37,7 +37,7 @@ def run(options: Options) -> int:
             file.write(dumps(document(), indent=1).replace("\n ", "\n\t") + "\n")
     except FileExistsError:
         raise AlreadyExists(
-            f'File {path} exists. Remove it first', hint=f"rm {os.path.abspath(path)}"
+            f"File {path} exists. Remove it first", hint=f"rm {os.path.abspath(path)}"
         ) from None
     except OSError as error:
         raise HostError(f'cannot write "{path}"', why=error.strerror or "") from None

@@ -1,0 +1,116 @@
+"""From an engine's configuration to what is shared and what the guest is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from kata.errors import InvalidSpec, Unsupported
+from kata.runtime import bundle
+from kata.storage import plan as storage
+
+SPEC = {
+    "ociVersion": "1.0.2",
+    "process": {"args": ["sh"], "cwd": "/"},
+    "root": {"path": "rootfs", "readonly": True},
+    "annotations": {"a": "b"},
+    "hooks": {"prestart": [{"path": "/bin/true"}], "startContainer": [{"path": "/hook"}]},
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/etc/hosts", "source": "hosts", "options": ["bind", "ro"]},
+        {"destination": "/dev/shm", "type": "bind", "source": "/run/shm", "options": ["bind"]},
+        {"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]},
+        {"destination": "/data", "source": "/srv/data", "options": ["rbind", "rshared"]},
+    ],
+    "linux": {
+        "cgroupsPath": "/x/y", "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
+        "maskedPaths": ["/proc/kcore"], "intelRdt": {},
+        "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/n"}],
+    },
+}  # fmt: skip
+
+
+def look(path):
+    """What the paths of ``SPEC`` are on a host."""
+    return path != "/b/hosts", 64 << 20 if path == "/run/shm" else 0
+
+
+@pytest.fixture
+def told():
+    """The mounts of ``SPEC`` and the configuration for the guest."""
+    mounts = bundle.sort_mounts(SPEC, "/b", look)
+    plan = storage.plan("c", storage.Directory("/b/rootfs"), mounts.volumes)
+    spaces = bundle.spaces(SPEC, lambda kind, path: f"{kind}:{path}")
+    return mounts, bundle.guest_spec(SPEC, mounts, plan, spaces, {"id": "web"})
+
+
+def test_only_files_of_the_host_go_through_the_share(told):
+    """The kernel's file systems are the guest's, shared memory is made in the guest."""
+    mounts, _ = told
+    assert [v.source for v in mounts.volumes] == ["/b/hosts", "/srv/data"]
+    assert [v.is_directory for v in mounts.volumes] == [False, True]
+    assert mounts.memory == (("/run/shm", 64 << 20),)
+
+
+def test_mounts_keep_their_order_and_get_sources_of_the_guest(told):
+    """A relative source is the bundle's; what is bound from the share says so."""
+    _, spec = told
+    by_place = {m["destination"]: m for m in spec["mounts"]}
+    assert list(by_place) == ["/proc", "/etc/hosts", "/dev/shm", "/sys", "/data"]
+    assert by_place["/etc/hosts"]["source"].startswith(storage.SHARED)
+    assert by_place["/etc/hosts"]["options"] == ["bind", "ro"]
+    assert by_place["/data"]["options"] == ["rbind", "rshared"]
+    assert by_place["/dev/shm"]["source"] == bundle.memory_point("/run/shm")
+    assert by_place["/sys"] == SPEC["mounts"][3]
+
+
+def test_what_is_only_the_hosts_is_left_out(told):
+    """Hooks of the host, control groups, the filter's source: none of the guest's business."""
+    _, spec = told
+    assert "annotations" not in spec
+    assert spec["hooks"] == {"startContainer": [{"path": "/hook"}], "state": {"id": "web"}}
+    assert not {"seccomp", "cgroupsPath", "intelRdt"} & set(spec["linux"])
+    assert spec["linux"]["maskedPaths"] == ["/proc/kcore"]
+
+
+def test_the_configuration_itself_is_not_changed(told):
+    """It is the engine's, and kept."""
+    assert "seccomp" in SPEC["linux"]
+    assert SPEC["root"]["path"] == "rootfs"
+    assert told[1]["root"]["path"] != "rootfs"
+
+
+def test_a_container_always_has_mounts_and_groups_of_its_own():
+    """Even where it shares those of the host, which a guest cannot."""
+    found = bundle.spaces({"linux": {"namespaces": []}}, lambda _kind, _path: "")
+    assert found == {"mount": "", "cgroup": ""}
+
+
+def test_namespaces_are_joined_where_the_owner_says():
+    """A path on the host becomes a path in the guest."""
+    spec = {"linux": {"namespaces": [{"type": "ipc", "path": "/proc/7/ns/ipc"}]}}
+    found = bundle.spaces(spec, lambda kind, path: f"{kind} of {path}")
+    assert found["ipc"] == "ipc of /proc/7/ns/ipc"
+
+
+def test_user_namespaces_are_refused():
+    """Before anything starts, and with what to do."""
+    with pytest.raises(Unsupported, match="user namespaces") as caught:
+        bundle.spaces({"linux": {"namespaces": [{"type": "user"}]}}, lambda _k, _p: "")
+    assert caught.value.hint
+
+
+def test_a_bind_mount_without_a_source_is_refused():
+    """The fault has its path."""
+    spec = {"mounts": [{"destination": "/a", "type": "bind"}]}
+    with pytest.raises(InvalidSpec, match=r"mounts\[0\].source"):
+        bundle.sort_mounts(spec, "/b", look)
+
+
+@pytest.mark.parametrize(
+    ("path", "system"),
+    [("/proc", True), ("/proc/1", True), ("/sys/fs/cgroup", True), ("/dev/fuse", True),
+     ("/dev/shm", False), ("/dev/shm/x", False), ("/devices", False), ("/srv", False), ("", False)],
+)  # fmt: skip
+def test_the_kernels_own_file_systems(path, system):
+    """The guest's are meant where the host's kernel's are named; shared memory is files."""
+    assert bundle.is_system(path) is system
