@@ -165,7 +165,7 @@ class _Creation:
                 keep(self._store, self._state, self._hooks)
             network = self._network()
             if self._state.terminal and streams is None:
-                self._master, self._slave = open_terminal()
+                self._master, self._slave = open_terminal(self._spec["process"])
             client, other = self._join(lock) if launch is None else self._fork(launch, lock)
             self._standin = standin.fork(
                 other, self._state.id, self._state.command, network=network, terminal=self._slave
@@ -282,10 +282,13 @@ class _Creation:
             pass  # the error that led here is the one to tell
 
 
-def open_terminal() -> tuple[int, int]:
+def open_terminal(process: dict[str, Any]) -> tuple[int, int]:
     """A terminal for an engine, master and slave: the one in the guest sees to its modes."""
     master, slave, _ = tty.open_pair("/dev/ptmx")
     tty.make_raw(slave)
+    size = process.get("consoleSize") or {}
+    if size.get("height") and size.get("width"):
+        tty.resize(slave, size["height"], size["width"])
     return master, slave
 
 

@@ -144,7 +144,7 @@ class _Execution:
         options = self._options
         master = slave = -1
         if self._terminal:
-            master, slave = open_terminal()
+            master, slave = open_terminal(self._process)
         client = connect(self._store, self._state)
         other = connect(self._store, self._state)
         network = self._network()
