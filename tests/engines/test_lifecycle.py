@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from support.engines import IMAGE
+from support.engines import IMAGE, ODD
 
 TRAP = "trap 'echo got-term; exit 21' TERM; trap 'echo got-usr1' USR1; echo ready; while :; do sleep 0.1; done"
 DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
@@ -44,9 +44,10 @@ def test_stop_without_mercy(engine):
 def test_wait_and_names(engine):
     """wait gives the exit code to everyone who waits; rename and ps know the container."""
     name = engine.up("--network=none", IMAGE, "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; exit 33")
-    waiting = [engine.start("wait", name) for _ in range(2)]
     engine.ok("rename", name, "other")
+    waiting = [engine.start("wait", "other") for _ in range(2)]
     assert "other" in engine.ok("ps")
+    time.sleep(0.5)  # let them wait
     engine.sh("other", "touch /go")
     for process in waiting:
         assert process.communicate(timeout=60)[0].strip() == b"33"
@@ -110,8 +111,6 @@ def test_init_reaps(engine):
 
 def test_image_settings(engine):
     """User, directory, volume, entrypoint, command, environment and stop signal of an image hold."""
-    from support.engines import ODD
-
     assert engine.ok("run", "--rm", "--network=none", ODD).split() == ["ann", "/home/ann"]
     words = "trap 'echo got-int; exit 8' INT; echo $ODD; grep -c ' /kept ' /proc/mounts; echo ready; while :; do sleep 0.1; done"
     name = engine.up("--network=none", ODD, words)

@@ -21,7 +21,7 @@ from support.terminal import Terminal
 from support.vm import Result
 
 OUR_RUNTIME = f"{CHECKOUT}/bin/kata-runtime"
-RUNTIMES = ("runc", "kata")
+RUNTIMES = os.environ.get("KATA_TEST_RUNTIMES", "runc kata").split()
 BROKEN = "kata-broken"  # our runtime with a configuration that cannot be read
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 IMAGE = "localhost/busybox"
