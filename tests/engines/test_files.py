@@ -19,7 +19,8 @@ def test_volumes_and_binds(engine, directory):
     name = engine.up("--network=none", *flags, IMAGE, "sleep", "600")
     script = """
         cat /rw/a /ro/a /etc/one
-        echo inside >/rw/b; chown 1000:50 /rw/b; chmod 640 /rw/b; mv /rw/deep /rw/moved; ln -s b /rw/l
+        echo inside >/rw/b; chown 1000:50 /rw/b; chmod 640 /rw/b
+        mv /rw/deep /rw/moved; ln -s b /rw/l
         echo x 2>/dev/null >/ro/c || echo refused; echo x 2>/dev/null >/etc/one || echo refused
         echo volume >/kept/v; stat -f -c %T /t
     """
@@ -55,10 +56,12 @@ def test_copying(engine, directory):
     name = engine.up("--network=none", "-v", "/volume", IMAGE, "sleep", "600")
     engine.ok("cp", f"{directory}/tree", f"{name}:/root/tree")
     engine.ok("cp", f"{directory}/tree/sub/file", f"{name}:/volume/file")
-    sums = engine.sh(name, "sha256sum </root/tree/link; sha256sum </volume/file; readlink /root/tree/link")
+    script = "sha256sum </root/tree/link; sha256sum </volume/file; readlink /root/tree/link"
+    sums = engine.sh(name, script)
     first, second, target = sums.split("\n")
     assert (first, target) == (second, "sub/file")
-    engine.sh(name, "cp -a /root/tree /root/back; echo made-inside >/root/back/new; echo v >/volume/new")
+    engine.sh(name, "cp -a /root/tree /root/back; echo made-inside >/root/back/new")
+    engine.sh(name, "echo v >/volume/new")
     engine.ok("cp", f"{name}:/root/back", f"{directory}/back")
     engine.ok("cp", f"{name}:/volume/new", f"{directory}/new")
     assert sorted(os.listdir(f"{directory}/back")) == ["link", "new", "sub"]

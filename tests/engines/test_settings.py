@@ -33,7 +33,7 @@ QUESTIONS = {
     "sys": "touch /sys/x /proc/sys/x 2>/dev/null; grep -c ' /sys sysfs ro' /proc/mounts",
     "fds": "ls /proc/self/fd | wc -l",
     "devices": "ls /dev | grep -vE 'kata|console' | tr '\\n' ' '",
-    "mounts": "cut -d' ' -f2 /proc/mounts | grep -vE '^/(proc|sys|dev)/.|^/etc|init' | sort -u | tr '\\n' ' '",
+    "mounts": "cut -d' ' -f2 /proc/mounts | grep -vE '^/(proc|sys|dev)/.|^/etc|init' | sort -u",
     "umask": "umask",
 }
 EXPECTED = {
@@ -61,7 +61,8 @@ def test_defaults(engine, same):
     """What a container sees that was told nothing is what it sees with runc."""
     keys = ("capabilities", "privileges", "seccomp", "score", "masked", "devices", "mounts",
             "umask", "user", "directory", "shm", "sys", "fds")  # fmt: skip
-    answers = same(engine, lambda engine: _answers(engine, questions={k: QUESTIONS[k] for k in keys}))
+    asked = {key: QUESTIONS[key] for key in keys}
+    answers = same(engine, lambda engine: _answers(engine, questions=asked))
     assert answers["seccomp"] == "2"
 
 
@@ -69,7 +70,8 @@ def test_unconfined(engine):
     """unconfined lifts the filter; --cap-add adds a capability."""
     keys = ("seccomp", "capabilities")
     asked = {key: QUESTIONS[key] for key in keys}
-    answers = _answers(engine, "--security-opt=seccomp=unconfined", "--cap-add=SYS_ADMIN", questions=asked)
+    flags = ("--security-opt=seccomp=unconfined", "--cap-add=SYS_ADMIN")
+    answers = _answers(engine, *flags, questions=asked)
     assert answers["seccomp"] == "0"
     assert int(answers["capabilities"].split()[-1], 16) & 1 << 21  # CAP_SYS_ADMIN
 
@@ -84,7 +86,7 @@ def test_seccomp_profile(engine, tmp_path):
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(profile))
     result = engine(*RUN, f"--security-opt=seccomp={path}", IMAGE, "mkdir", "/new")
-    assert (result.code, "No space left" in result.err or "error 28" in result.err) == (1, result.code == 1)
+    assert (result.code, "No space left" in result.err) == (1, True)
 
 
 def test_environment_from_a_file(engine, tmp_path):

@@ -89,9 +89,7 @@ class Engine:
     def start(self, *arguments: str, **options) -> subprocess.Popen[bytes]:
         """Start a command; standard streams are pipes unless said otherwise."""
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen(
-            self.argv(*arguments), env=self.place.env, **(streams | options)
-        )
+        return subprocess.Popen(self.argv(*arguments), env=self.place.env, **(streams | options))
 
     @contextmanager
     def terminal(self, *arguments: str, **size: int):
