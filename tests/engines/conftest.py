@@ -1,4 +1,4 @@
-"""Fixtures of the engines' tests: one place, one Podman, one dockerd; every test with every runtime.
+"""Fixtures of the engines' tests: one place, one Podman, one dockerd, every runtime.
 
 The one rule: a test that passes with runc is proven; the same test then judges our runtime.
 """

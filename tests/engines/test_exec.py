@@ -58,9 +58,7 @@ def test_exec_with_a_terminal(engine):
 def test_many_execs_at_once(engine):
     """Eight at a time do not get into each other's way."""
     name = engine.up("--network=none", IMAGE, "sleep", "600")
-    running = [
-        engine.start("exec", name, "sh", "-c", f"echo {n}; exit {n}") for n in range(8)
-    ]
+    running = [engine.start("exec", name, "sh", "-c", f"echo {n}; exit {n}") for n in range(8)]
     for n, process in enumerate(running):
         out, err = process.communicate(timeout=60)
         assert (out.split(), process.returncode) == ([b"%d" % n], n), err
@@ -104,7 +102,9 @@ def test_health(engine):
 
 def test_inspect_tells_of_the_runtime(engine):
     """inspect has the pid of a living process, the state and the runtime's name."""
-    name = engine.up("--network=none", "--label", "a=b", "--annotation" if engine.kind == "podman" else "--label", "c=d", IMAGE, "sleep", "600")  # fmt: skip
+    note = "--annotation" if engine.kind == "podman" else "--label"
+    flags = ("--network=none", "--label", "a=b", note, "c=d")
+    name = engine.up(*flags, IMAGE, "sleep", "600")
     about = engine.inspect(name)
     pid = about["State"]["Pid"]
     with open(f"/proc/{pid}/stat", encoding="utf-8") as file:

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from support.engines import IMAGE
+from support.engines import IMAGE, ODD
 
-TRAP = "trap 'echo got-term; exit 21' TERM; trap 'echo got-usr1' USR1; echo ready; while :; do sleep 0.1; done"
-DEAF = "trap '' TERM; echo ready; while :; do sleep 1; done"
+IDLE = "echo ready; while :; do sleep 0.1; done"
+TRAP = f"trap 'echo got-term; exit 21' TERM; trap 'echo got-usr1' USR1; {IDLE}"
+DEAF = f"trap '' TERM; {IDLE}"
 
 
 def test_stop_with_grace(engine):
@@ -43,10 +44,12 @@ def test_stop_without_mercy(engine):
 
 def test_wait_and_names(engine):
     """wait gives the exit code to everyone who waits; rename and ps know the container."""
-    name = engine.up("--network=none", IMAGE, "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; exit 33")
-    waiting = [engine.start("wait", name) for _ in range(2)]
+    script = "while [ ! -e /go ]; do sleep 0.1; done; exit 33"
+    name = engine.up("--network=none", IMAGE, "sh", "-c", script)
     engine.ok("rename", name, "other")
+    waiting = [engine.start("wait", "other") for _ in range(2)]
     assert "other" in engine.ok("ps")
+    time.sleep(0.5)  # let them wait
     engine.sh("other", "touch /go")
     for process in waiting:
         assert process.communicate(timeout=60)[0].strip() == b"33"
@@ -98,7 +101,7 @@ def test_restart_on_failure(engine, limit):
 
 def test_init_reaps(engine):
     """With --init the first process is an init that passes signals on and reaps orphans."""
-    script = "(sleep 0.2 &); trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+    script = f"(sleep 0.2 &); trap 'exit 3' TERM; {IDLE}"
     name = engine.up("--init", "--network=none", IMAGE, "sh", "-c", script)
     engine.until_logged(name, "ready")
     assert "init" in engine.sh(name, "tr '\\0' ' ' </proc/1/cmdline; readlink /proc/1/exe")
@@ -109,16 +112,15 @@ def test_init_reaps(engine):
 
 
 def test_image_settings(engine):
-    """User, directory, volume, entrypoint, command, environment and stop signal of an image hold."""
-    from support.engines import ODD
-
+    """User, directory, volume, entrypoint, environment and stop signal of an image hold."""
     assert engine.ok("run", "--rm", "--network=none", ODD).split() == ["ann", "/home/ann"]
-    words = "trap 'echo got-int; exit 8' INT; echo $ODD; grep -c ' /kept ' /proc/mounts; echo ready; while :; do sleep 0.1; done"
+    words = f"trap 'echo got-int; exit 8' INT; echo $ODD; grep -c ' /kept ' /proc/mounts; {IDLE}"
     name = engine.up("--network=none", ODD, words)
     assert engine.until_logged(name, "ready").split()[:2] == ["yes", "1"]
     engine.ok("stop", "-t", "20", name)
     assert engine.state(name)["ExitCode"] == 8
-    assert engine.ok("run", "--rm", "--network=none", "--entrypoint", "echo", ODD, "a", "b") == "a b"
+    flags = ("run", "--rm", "--network=none", "--entrypoint", "echo")
+    assert engine.ok(*flags, ODD, "a", "b") == "a b"
 
 
 def test_made_ready_but_not_started(podman):

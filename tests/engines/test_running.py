@@ -86,7 +86,8 @@ def test_detach_keys_and_attach(engine):
 
 def test_start_attached_a_container_made_before(engine):
     """create, then start -a: output and exit code, as often as one likes."""
-    engine.ok("create", "--name", "box", "--network=none", IMAGE, "sh", "-c", "echo $RANDOM; exit 4")
+    words = ("sh", "-c", "echo $RANDOM; exit 4")
+    engine.ok("create", "--name", "box", "--network=none", IMAGE, *words)
     assert engine.state("box")["Status"] == "created"
     for _ in range(2):
         result = engine("start", "-a", "box")
@@ -102,7 +103,8 @@ def test_start_attached_with_input(engine):
 
 def test_logs(engine):
     """Logs keep what was written; -f follows until the end; --tail counts from it."""
-    script = "for i in 1 2 3; do echo line$i; done; while [ ! -e /go ]; do sleep 0.1; done; echo last"
+    waiting = "while [ ! -e /go ]; do sleep 0.1; done"
+    script = f"for i in 1 2 3; do echo line$i; done; {waiting}; echo last"
     name = engine.up("--network=none", IMAGE, "sh", "-c", script)
     engine.until_logged(name, "line3")
     follower = engine.start("logs", "-f", name)
@@ -127,7 +129,8 @@ def test_flood(engine):
 
 def test_a_thousand_processes(engine):
     """A container may start a thousand processes, and its end takes them along."""
-    script = "i=0; while [ $i -lt 1000 ]; do sleep 600 & i=$((i+1)); done; ls -d /proc/[0-9]* | wc -l"
+    many = "i=0; while [ $i -lt 1000 ]; do sleep 600 & i=$((i+1)); done"
+    script = f"{many}; ls -d /proc/[0-9]* | wc -l"
     result = engine(*RUN, "--pids-limit=2000", IMAGE, "sh", "-c", script, timeout=180)
     assert result.code == 0, result.err
     assert int(result.out) >= 1001

@@ -7,7 +7,8 @@ from support.engines import IMAGE
 RUN = ("run", "--rm", "--network=none")
 SETTINGS = (
     "--hostname=named", "--env=A=b c", "--workdir=/var", "--user=1000:50", "--group-add=5",
-    "--ulimit=nofile=321:456", "--ulimit=core=0:0", "--shm-size=3m", "--sysctl=kernel.msgmax=9000",
+    "--ulimit=nofile=321:456", "--ulimit=core=0:0", "--ulimit=nproc=2000:2000", "--shm-size=3m",
+    "--sysctl=kernel.msgmax=9000",
     "--tmpfs=/scratch:size=2m,mode=1777", "--cap-drop=ALL", "--cap-add=NET_BIND_SERVICE",
     "--security-opt=no-new-privileges", "--device=/dev/null:/dev/nothing:rw",
     "--add-host=friend:192.0.2.7", "--dns=192.0.2.53", "--dns-search=example.org",
@@ -32,7 +33,7 @@ QUESTIONS = {
     "sys": "touch /sys/x /proc/sys/x 2>/dev/null; grep -c ' /sys sysfs ro' /proc/mounts",
     "fds": "ls /proc/self/fd | wc -l",
     "devices": "ls /dev | grep -vE 'kata|console' | tr '\\n' ' '",
-    "mounts": "cut -d' ' -f2 /proc/mounts | grep -vE '^/(proc|sys|dev)/.|^/etc|init' | sort -u | tr '\\n' ' '",
+    "mounts": "cut -d' ' -f2 /proc/mounts | grep -vE '^/(proc|sys|dev)/.|^/etc|init' | sort -u",
     "umask": "umask",
 }
 EXPECTED = {
@@ -44,7 +45,7 @@ EXPECTED = {
 
 def _answers(engine, *flags: str, questions=QUESTIONS) -> dict[str, str]:
     script = "\n".join(f'echo "@{key}"; {words}' for key, words in questions.items())
-    out = engine.ok(*RUN, *flags, IMAGE, "sh", "-c", script)
+    out = engine.ok("run", "--rm", *flags, IMAGE, "sh", "-c", script)
     parts = (part.partition("\n") for part in out.split("@")[1:])
     return {key: " ".join(answer.split()) for key, _, answer in parts}
 
@@ -60,15 +61,17 @@ def test_defaults(engine, same):
     """What a container sees that was told nothing is what it sees with runc."""
     keys = ("capabilities", "privileges", "seccomp", "score", "masked", "devices", "mounts",
             "umask", "user", "directory", "shm", "sys", "fds")  # fmt: skip
-    answers = same(engine, lambda engine: _answers(engine, questions={k: QUESTIONS[k] for k in keys}))
+    asked = {key: QUESTIONS[key] for key in keys}
+    answers = same(engine, lambda engine: _answers(engine, questions=asked))
     assert answers["seccomp"] == "2"
 
 
-def test_privileged_and_unconfined(engine):
-    """unconfined lifts the filter; --privileged gives all capabilities of the kernel in charge."""
+def test_unconfined(engine):
+    """unconfined lifts the filter; --cap-add adds a capability."""
     keys = ("seccomp", "capabilities")
     asked = {key: QUESTIONS[key] for key in keys}
-    answers = _answers(engine, "--security-opt=seccomp=unconfined", "--cap-add=ALL", questions=asked)
+    flags = ("--security-opt=seccomp=unconfined", "--cap-add=SYS_ADMIN")
+    answers = _answers(engine, *flags, questions=asked)
     assert answers["seccomp"] == "0"
     assert int(answers["capabilities"].split()[-1], 16) & 1 << 21  # CAP_SYS_ADMIN
 
@@ -83,7 +86,7 @@ def test_seccomp_profile(engine, tmp_path):
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(profile))
     result = engine(*RUN, f"--security-opt=seccomp={path}", IMAGE, "mkdir", "/new")
-    assert (result.code, "No space left" in result.err or "error 28" in result.err) == (1, result.code == 1)
+    assert (result.code, "No space left" in result.err) == (1, True)
 
 
 def test_environment_from_a_file(engine, tmp_path):

@@ -21,7 +21,7 @@ from support.terminal import Terminal
 from support.vm import Result
 
 OUR_RUNTIME = f"{CHECKOUT}/bin/kata-runtime"
-RUNTIMES = ("runc", "kata")
+RUNTIMES = os.environ.get("KATA_TEST_RUNTIMES", "runc kata").split()
 BROKEN = "kata-broken"  # our runtime with a configuration that cannot be read
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 IMAGE = "localhost/busybox"
@@ -89,9 +89,7 @@ class Engine:
     def start(self, *arguments: str, **options) -> subprocess.Popen[bytes]:
         """Start a command; standard streams are pipes unless said otherwise."""
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen(
-            self.argv(*arguments), env=self.place.env, **(streams | options)
-        )
+        return subprocess.Popen(self.argv(*arguments), env=self.place.env, **(streams | options))
 
     @contextmanager
     def terminal(self, *arguments: str, **size: int):

@@ -7,6 +7,7 @@ the real machine sees nothing of the engine but processes and control groups.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -91,24 +92,43 @@ class Place:
                 self.run("iptables", "-t", "nat", "-F", "POSTROUTING")
                 return
 
-    def reach(self, port: int, data: bytes, *, kind=socket.SOCK_STREAM, host="127.0.0.1") -> bytes:
-        """Send something to a port in here and give what comes back; patient with slow servers."""
-        answer: list[bytes] = []
+    def connect(self, port: int, *, kind=socket.SOCK_STREAM, host="127.0.0.1") -> socket.socket:
+        """A socket in here, connected to a port; it stays in here whoever uses it."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made: list[socket.socket] = []
 
-        def ask() -> None:
+        def make() -> None:
             fd = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
             try:
                 setns(fd, 0)
+                made.append(socket.socket(family, kind))
             finally:
                 os.close(fd)
-            deadline = time.monotonic() + 30
-            while not answer and time.monotonic() < deadline:
-                answer.extend(filter(None, [_ask(host, port, data, kind)]))
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=make)
         thread.start()
         thread.join()
-        return answer[0] if answer else b""
+        [client] = made
+        client.settimeout(2)
+        try:
+            client.connect((host, port))
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    def reach(self, port: int, data: bytes, *, kind=socket.SOCK_STREAM, host="127.0.0.1") -> bytes:
+        """Send something to a port in here and give what comes back; patient with slow servers."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                with self.connect(port, kind=kind, host=host) as client:
+                    client.send(data)
+                    if answer := _all(client, kind):
+                        return answer
+            except OSError:
+                time.sleep(0.1)
+        return b""
 
     def held(self) -> set[str]:
         """What stands in here that a container may have brought: links, mounts, rules, groups."""
@@ -121,7 +141,7 @@ class Place:
         for line in self.run("iptables-save", check=False).stdout.splitlines():
             if line.startswith("-A"):
                 held.add(f"rule {line}")
-        return held | {f"group {path}" for path in groups()}
+        return held | {f"group {path}" for path in groups() if not _is_kept(path)}
 
     def close(self) -> None:
         """Let the namespaces go; what engines leave of control groups is removed."""
@@ -152,8 +172,12 @@ def groups() -> list[str]:
         for root in group_roots(name)
         for directory, names, _ in os.walk(root)
         for each in names
-        if each != "conmon"  # Podman's, kept for good
     ]
+
+
+def _is_kept(group: str) -> bool:
+    """Podman keeps conmon's group, and on version 1 forgets pods' in hierarchies without limits."""
+    return bool(re.search(r"/conmon$|/(systemd|unified)/libpod_parent/[0-9a-f]{64}$", group))
 
 
 def remove_group(path: str) -> None:
@@ -164,18 +188,11 @@ def remove_group(path: str) -> None:
         pass
 
 
-def _ask(host: str, port: int, data: bytes, kind: int) -> bytes:
-    """One attempt; empty when nobody answered."""
+def _all(client: socket.socket, kind: int) -> bytes:
+    """What comes back: one datagram, or a stream to its end."""
+    if kind == socket.SOCK_DGRAM:
+        return client.recv(65536)
     found = b""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as client:
-            client.settimeout(1)
-            client.connect((host, port))
-            client.send(data)
-            if kind == socket.SOCK_DGRAM:
-                return client.recv(65536)
-            while piece := client.recv(65536):
-                found += piece
-    except OSError:
-        time.sleep(0.1)
+    while piece := client.recv(65536):
+        found += piece
     return found
