@@ -6,9 +6,10 @@ DESTDIR ?=
 GUESTS ?= /var/lib/kata/guest
 PYTEST := .venv/bin/python -m pytest
 PYTEST_FLAGS ?=
+RUNTIME ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest install uninstall bench docs format clean
+.PHONY: help setup demo test check conformance guest install uninstall bench docs format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +31,9 @@ test: setup ## run all tests: style, unit, processes, root, virtual machines, en
 
 check: setup ## lint, types, imports, unit tests; under a minute
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit
+
+conformance: setup ## ask an OCI runtime all that engines rely on: RUNTIME=runc, or kata-runtime
+	@RUNTIME=$(RUNTIME) $(PYTEST) -q $(PYTEST_FLAGS) tests/conformance
 
 guest: ## build the guest image, if what goes into it changed
 	@packaging/install-packages run

@@ -5,6 +5,7 @@ The one rule: a case that does not run says why, and a table at the end repeats 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -71,10 +72,14 @@ def _left(made: Suite, before: set[str]) -> list[str]:
     left = [*found, *made.runtime("list", "-q").out.split()]
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         left += [line.split()[4] for line in file if made.directory in line]
+    groups = []
     for directory, names, _ in os.walk("/sys/fs/cgroup", topdown=False):
         if os.path.basename(directory) == "conformance":
-            left += [f"{directory}/{name}" for name in names if name.startswith(made.prefix)]
-    return left
+            groups += [f"{directory}/{name}" for name in names if name.startswith(made.prefix)]
+    for group in groups:
+        with contextlib.suppress(OSError):
+            os.rmdir(group)
+    return left if "suite.groups" in TABLES.get(made.runtime.kind, {}) else left + groups
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +122,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for kind in ("skipped", "xfailed"):
         for report in terminalreporter.stats.get(kind, []):
             why = report.longrepr[2] if kind == "skipped" else report.wasxfail
-            rows.append((report.nodeid.rpartition("/test_")[2], kind, why.removeprefix("Skipped: ")))
+            rows.append(
+                (report.nodeid.rpartition("/test_")[2], kind, why.removeprefix("Skipped: "))
+            )
     if rows:
         terminalreporter.section("not run, or different")
     for nodeid, kind, why in sorted(rows):

@@ -66,7 +66,9 @@ class Result:
 
     def ok(self) -> Result:
         """Itself, when the call succeeded."""
-        assert self.code == 0, f"{' '.join(self.words)}: exit {self.code}: {self.message or self.err}"
+        assert self.code == 0, (
+            f"{' '.join(self.words)}: exit {self.code}: {self.message or self.err}"
+        )
         return self
 
     def refused(self, *words: str) -> Result:
@@ -145,7 +147,8 @@ class Runtime:
     def lacks(self, claim: str) -> str:
         """Why a claim does not hold; empty when it does."""
         if claim in OPTIONS:
-            found = re.search(rf"\b{claim}\b", self.help(OPTIONS[claim]))
+            verb = OPTIONS[claim]
+            found = re.search(rf"--{claim}\b" if verb else rf"\b{claim}\b", self.help(verb))
             return "" if found else f'its help does not name "{claim}"'
         specification, runc, crun = RULES[claim]
         if self.kind in ("runc", "crun"):

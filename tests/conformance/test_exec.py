@@ -33,7 +33,12 @@ def host(suite):
 
 def process(*args: str, **more) -> dict:
     """A process.json."""
-    return {"args": list(args), "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}} | more
+    return {
+        "args": list(args),
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+    } | more
 
 
 def asked(container, spec: dict, *options: str):

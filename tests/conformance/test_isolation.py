@@ -105,7 +105,8 @@ def test_sysctl_of_another_stays(other):
 
 
 @pytest.mark.parametrize(
-    "name", ["kernel.nosuchthing", "vm.swappiness", "kernel.printk"],
+    "name",
+    ["kernel.nosuchthing", "vm.swappiness", "kernel.printk"],
 )
 def test_sysctl_of_the_host_is_refused(suite, name):
     """A setting of no namespace, or of no kernel, is an error that names it."""
@@ -346,5 +347,3 @@ def test_time_offsets(suite):
                          "namespaces": [*namespaces(), {"type": "time"}]})  # fmt: skip
     facts = suite.ask(spec).facts
     assert "boottime      100000" in facts.timens_offsets
-
-

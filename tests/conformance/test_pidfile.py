@@ -164,7 +164,12 @@ def host(suite):
 
 def process(*args: str, **more) -> dict:
     """A process.json."""
-    return {"args": list(args), "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}} | more
+    return {
+        "args": list(args),
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "user": {"uid": 0, "gid": 0},
+    } | more
 
 
 def test_exec_has_one_of_its_own(host):

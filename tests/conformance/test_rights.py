@@ -225,7 +225,9 @@ def test_broken_filter_is_refused(suite, change, words):
 def test_notify_without_a_listener_is_refused(suite):
     """A rule that asks somebody needs somebody to ask."""
     rules = {"syscalls": [rule("getppid", action="SCMP_ACT_NOTIFY")]}
-    suite.refused(config("true", linux={"seccomp": FILTER | rules})).refused("listenerPath", "notify")
+    suite.refused(config("true", linux={"seccomp": FILTER | rules})).refused(
+        "listenerPath", "notify"
+    )
 
 
 DEVICES = [
@@ -343,5 +345,3 @@ def test_unknown_kind_of_device_is_refused(suite):
     """A kind that does not exist is an error."""
     wrong = [{"type": "z", "path": "/dev/z", "major": 1, "minor": 3}]
     suite.refused(config("true", linux={"devices": wrong})).refused("device", "type")
-
-

@@ -7,7 +7,7 @@ from conformance.bundle import config
 SIGNALS = [
     ("HUP", 1), ("SIGHUP", 1), ("1", 1), ("INT", 2), ("SIGINT", 2), ("2", 2), ("QUIT", 3),
     ("SIGUSR1", 10), ("10", 10), ("USR2", 12), ("TERM", 15), ("SIGTERM", 15), ("15", 15),
-    ("CONT", 18), ("SIGWINCH", 28), ("28", 28), ("34", 34), ("64", 64), ("term", 15),
+    ("CONT", 18), ("SIGWINCH", 28), ("28", 28), ("34", 34), ("64", 64),
 ]  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_default_signal(told):
     told.streams.expect(before + "15\n")
 
 
-@pytest.mark.parametrize("word", ["SIGNOPE", "nope", "99999", ""])
+@pytest.mark.parametrize("word", ["SIGNOPE", "nope", "99999"])
 def test_unknown_signal_is_refused(told, word):
     """What is no signal is an error, and nothing is sent."""
     told.kill(word).refused("signal", "invalid argument")
@@ -55,7 +55,7 @@ def test_kill_all(suite):
     script = "sleep 1000 & probe signals & exec probe signals"
     with suite.running(config("sh", "-c", script)) as container:
         container.streams.expect("ready\nready\n")
-        container.kill("--all", "USR1").ok()
+        container.runtime("kill", "--all", container.id, "USR1").ok()
         container.streams.expect("10\n10\n")
         assert container.status == "running"
 

@@ -27,7 +27,7 @@ def test_large_output_is_whole(suite):
 
 def test_binary_output_is_untouched(suite):
     """Bytes of every value come through a pipe as they are."""
-    script = "for n in 0 1 3 4 10 13 26 127 200 255; do printf \"\\\\$(printf %o $n)\"; done"
+    script = 'for n in 0 1 3 4 10 13 26 127 200 255; do printf "\\\\$(printf %o $n)"; done'
     done = suite.done(config("sh", "-c", script))
     assert bytes(done.streams.bytes[1]) == bytes([0, 1, 3, 4, 10, 13, 26, 127, 200, 255])
 
@@ -109,9 +109,7 @@ def test_descriptors_are_passed_on(suite):
     try:
         os.dup2(theirs, 3)
         os.set_inheritable(3, True)
-        done = suite.done(
-            config("sh", "-c", "echo preserved >&3"), "--preserve-fds", "1", fds=(3,)
-        )
+        done = suite.done(config("sh", "-c", "echo preserved >&3"), "--preserve-fds", "1", fds=(3,))
     finally:
         if saved >= 0:
             os.dup2(saved, 3, inheritable=False)
@@ -139,7 +137,7 @@ def typed(suite):
     script = (
         "trap 'echo resized $(stty size)' WINCH; trap 'echo interrupted' INT\n"
         "probe facts; ls -l /dev/console; echo begin\n"
-        "while :; do read line && echo \"read <$line>\"; done"
+        'while :; do read line && echo "read <$line>"; done'
     )
     process = {"terminal": True, "consoleSize": {"height": 33, "width": 101}}
     with (
