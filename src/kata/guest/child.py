@@ -18,6 +18,7 @@ from kata.guest.spec import MALFORMED, namespaces
 from kata.linux import capabilities, sysctl, tty
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
+from kata.linux.fds import close_others
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,16 +51,6 @@ def run(body: Callable[[], None], report: int, keep: list[int]) -> NoReturn:
         pipes.report_failure(report, GuestError("set up the process", why=why))
     finally:
         os._exit(INIT_FAILED)
-
-
-def close_others(keep: list[int]) -> None:
-    """Close every descriptor above 2 that is not in ``keep``."""
-    first = 3
-    for fd in sorted(fd for fd in keep if fd > 2):
-        if fd > first:
-            sc.close_range(first, fd - 1)
-        first = fd + 1
-    sc.close_range(first)
 
 
 def own_null() -> int:

@@ -15,7 +15,6 @@ from kata.guest.child import Child
 from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
 from kata.guest.spec import (
-    CONTAINER_PREFIX,
     MALFORMED,
     bounding_set,
     document,
@@ -26,7 +25,7 @@ from kata.guest.storage import Storages
 from kata.linux import devicefilter
 from kata.linux import namespaces as ns
 from kata.linux.cgroup2 import Group
-from kata.wire.agent_api import Empty
+from kata.wire.agent_api import CONTAINER_PREFIX, Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

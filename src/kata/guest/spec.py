@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CONTAINER_PREFIX = "kata:container:"
 
 
 def document(text: bytes, what: str) -> Spec:

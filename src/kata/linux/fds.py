@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import _socket
 
+from kata.linux import syscalls
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,3 +40,13 @@ def receive(sock: _socket.socket, size: int, most: int) -> tuple[bytes, list[int
             usable = len(packed) - len(packed) % _INT
             fds += [int.from_bytes(packed[i : i + _INT], "little") for i in range(0, usable, _INT)]
     return data, fds
+
+
+def close_others(keep: list[int]) -> None:
+    """Close every descriptor above 2 that is not in ``keep``."""
+    first = 3
+    for fd in sorted(fd for fd in keep if fd > 2):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)

@@ -76,6 +76,15 @@ def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]
     return Mounts(tuple(volumes), tuple(places), tuple(memory))
 
 
+def host_binds(spec: Spec, bundle: str) -> tuple[tuple[str, str], ...]:
+    """The bind mounts of files of the host: (source, destination), in order."""
+    return tuple(
+        (os.path.normpath(os.path.join(bundle, m["source"])), m["destination"])
+        for m in spec.get("mounts") or ()
+        if is_bind(m) and m.get("source") and not is_system(m["source"])
+    )
+
+
 def is_bind(mount: Spec) -> bool:
     """Whether a mount is a bind mount: by its type or by its options, as runc has it."""
     options = mount.get("options") or ()

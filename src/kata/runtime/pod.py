@@ -13,7 +13,6 @@ import select
 import time
 
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
-from kata.guest.spec import CONTAINER_PREFIX
 from kata.resources.group import create as create_group
 from kata.resources.plan import Limits
 from kata.runtime import store as states
@@ -24,7 +23,7 @@ from kata.runtime.store import parse_state
 from kata.runtime.supervisor import Supervisor
 from kata.runtime.workload import BundleWorkload
 from kata.wire import quickjson
-from kata.wire.agent_api import Empty
+from kata.wire.agent_api import CONTAINER_PREFIX, Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,12 +15,15 @@ import os
 import select
 import termios
 
-from kata.errors import KataError
+from kata.errors import KataError, WrongState
 from kata.linux import namespaces, tty
 from kata.linux import syscalls as sc
+from kata.linux.fds import close_others
 from kata.runtime.control_api import ExitResponse
+from kata.runtime.shadow import NAMESPACES, Shadow, enter
 from kata.runtime.store import LOST_EXIT_CODE
 from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
+from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,65 +60,97 @@ class Standin:
             pass
 
 
-def fork(
-    client: ControlClient, container_id: str, title: Sequence[str], *, network: int = -1,
-    terminal: int = -1,
-) -> Standin:  # fmt: skip
-    """Fork a stand-in with a connection of its own to the supervisor.
+@record
+class Place:
+    """Where a stand-in lives, and what it leads.
 
-    ``network``: a descriptor of the namespace it is to live in; ``terminal``: the slave it is to
-    lead; ``title``: what process lists are to show.
+    ``title``: what process lists show. ``terminal``: the slave of a terminal. The first process of
+    a container has a ``network`` (a descriptor) and a ``shadow``; others join its stand-in, whose
+    pid ``beside`` is.
     """
+
+    title: tuple[str, ...]
+    terminal: int = -1
+    network: int = -1
+    shadow: Shadow | None = None
+    beside: int = 0
+
+
+def fork(client: ControlClient, container_id: str, place: Place) -> Standin:
+    """Fork a stand-in with a connection of its own to the supervisor. Raises ``WrongState``."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    beside = _pidfd(place.beside) if place.beside else -1
+    pid = _forked(beside)
     if pid:
         os.close(reader)
+        if beside >= 0:
+            os.close(beside)
         return Standin(pid, writer)
     code = LOST_EXIT_CODE
     try:
         os.close(writer)
-        code = _stand(client, container_id, title, reader, network, terminal)
+        code = _stand(client, container_id, place, (reader, beside))
     except BaseException:
         code = 1
     finally:
         os._exit(code)
 
 
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        raise WrongState("container not running") from None
+
+
+def _forked(beside: int) -> int:
+    """As fork(2), into namespaces of its own, or into the pid namespace of another stand-in."""
+    if beside < 0:
+        return sc.clone(NAMESPACES)
+    try:
+        sc.setns(beside, sc.CLONE_NEWPID)
+        pid = os.fork()
+        if pid:
+            namespaces.enter("pid", namespaces.path_of("pid"))
+        return pid
+    except OSError as error:
+        raise WrongState("container not running", why=error.strerror or "") from None
+
+
 def _stand(
-    client: ControlClient, container_id: str, title: Sequence[str], go: int, network: int,
-    terminal: int,
-) -> int:  # fmt: skip
+    client: ControlClient, container_id: str, place: Place, given: tuple[int, int]
+) -> int:
+    go, beside = given
     signals, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    _settle(network, terminal, (client.fileno(), go, signals, wake, terminal))
-    _rename(title)
+    _rename(place.title)
+    _settle(place, beside)
+    kept = (client.fileno(), go, signals, wake, place.terminal)
+    close_others([fd for fd in kept if fd >= 0])
     _catch(wake)
     word = os.read(go, 256)
     os.close(go)
     if not word:
         return 1
+    if place.shadow is not None:
+        enter(place.shadow)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    return _Follower(client, container_id, word[1:].decode(), terminal, signals).run()
+    return _Follower(client, container_id, word[1:].decode(), place.terminal, signals).run()
 
 
-def _settle(network: int, terminal: int, kept: tuple[int, ...]) -> None:
-    """Leave the caller's directory, session and descriptors; enter the network."""
-    if network >= 0:
-        sc.setns(network, sc.CLONE_NEWNET)
-    os.setsid()
-    os.chdir("/")
-    if terminal >= 0:
-        tty.take(terminal)
+def _settle(place: Place, beside: int) -> None:
+    """Leave the caller's streams, directory and session; enter the namespaces."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null, number)
-    wanted = {0, 1, 2, *kept}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in wanted:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the one that listed the directory
+    if place.network >= 0:
+        sc.setns(place.network, sc.CLONE_NEWNET)
+    if beside >= 0:
+        sc.setns(beside, sc.CLONE_NEWNS | sc.CLONE_NEWNET | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS)
+    os.setsid()
+    os.chdir("/")
+    if place.terminal >= 0:
+        tty.take(place.terminal)
 
 
 def _rename(title: Sequence[str]) -> None:

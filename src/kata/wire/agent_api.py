@@ -29,6 +29,7 @@ from kata.wire.protobuf import (
 
 SERVICE = "kata.Agent"
 STDIN, STDOUT, STDERR = 0, 1, 2
+CONTAINER_PREFIX = "kata:container:"  # and an id: the path of a namespace of that container
 
 
 class Empty(Message):

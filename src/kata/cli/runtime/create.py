@@ -167,9 +167,7 @@ class _Creation:
             if self._state.terminal and streams is None:
                 self._master, self._slave = open_terminal(self._spec["process"])
             client, other = self._join(lock) if launch is None else self._fork(launch, lock)
-            self._standin = standin.fork(
-                other, self._state.id, self._state.command, network=network, terminal=self._slave
-            )
+            self._standin = standin.fork(other, self._state.id, self._place(network))
             other.close()
             self._run_hooks(network)
             self._ask(client, streams)
@@ -180,6 +178,17 @@ class _Creation:
             raise
         assert self._standin is not None
         return Made(self._store, self._state, self._standin)
+
+    def _place(self, network: int) -> standin.Place:
+        """Where the stand-in lives: what engines look for behind the container's pid."""
+        from kata.runtime.bundle import host_binds
+        from kata.runtime.shadow import Shadow
+
+        binds = host_binds(self._spec, self._state.bundle)
+        return standin.Place(
+            self._state.command, terminal=self._slave, network=network,
+            shadow=Shadow(self._state.rootfs, binds),
+        )  # fmt: skip
 
     def _resolve(self) -> Any:
         """The machine and its template; makes the template if it is the first of its shape."""

@@ -147,10 +147,10 @@ class _Execution:
             master, slave = open_terminal(self._process)
         client = connect(self._store, self._state)
         other = connect(self._store, self._state)
-        network = self._network()
-        stand = standin.fork(
-            other, self._state.id, self._process["args"], network=network, terminal=slave
+        place = standin.Place(
+            tuple(self._process["args"]), terminal=slave, beside=self._state.pid
         )
+        stand = standin.fork(other, self._state.id, place)
         other.close()
         try:
             streams = {0: slave, 1: slave} if slave >= 0 else own_streams()
@@ -170,13 +170,6 @@ class _Execution:
         if options.detach:
             return 0
         return os.waitstatus_to_exitcode(os.waitpid(stand.pid, 0)[1])
-
-    def _network(self) -> int:
-        """The network namespace that the stand-in of the container lives in."""
-        try:
-            return os.open(f"/proc/{self._state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            raise WrongState("cannot exec in a stopped container") from None
 
     def _in_front(self, standard: StandardStreams) -> int:
         """Without a stand-in: we are the process that stands for it."""
