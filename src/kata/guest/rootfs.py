@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from kata.errors import GuestError, InvalidInput, Unsupported
-from kata.linux import devices, inroot, mounts, tty
+from kata.linux import copytree, devices, inroot, mounts, tty
 from kata.linux import syscalls as sc
 
 TYPE_CHECKING = False
@@ -126,17 +126,27 @@ class Rootfs:
     def _new(self, mount: dict[str, Any], target: str, options: mounts.Options) -> None:
         fstype = str(mount.get("type") or "none")
         fstype = "cgroup2" if fstype == "cgroup" else fstype
-        if options.copy_up and fstype == "tmpfs":
-            raise Unsupported(f'mount at "{target}": option "tmpcopyup"')
         data = options.data
         if fstype == "tmpfs" and "mode=" not in data:
             data = self._keep_mode(target, data)
         with _Opened(inroot.make_directory(self._root, target)) as fd:
             source = str(mount.get("source") or fstype)
-            sc.mount(source, inroot.text_of(fd), fstype, options.flags, data or None)
+            flags = options.flags
+            if options.copy_up and fstype == "tmpfs":
+                flags &= ~sc.MS_RDONLY
+            sc.mount(source, inroot.text_of(fd), fstype, flags, data or None)
+            if options.copy_up and fstype == "tmpfs":
+                self._copy_up(fd, target, options)
         if options.propagation or options.attributes or options.attributes_cleared:
             with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
                 mounts.finish(inroot.text_of(fd), options)
+
+    def _copy_up(self, covered: int, target: str, options: mounts.Options) -> None:
+        """Fill a new tmpfs with what the image has there, as ``tmpcopyup`` asks for."""
+        with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
+            copytree.copy(covered, fd)
+            if options.flags & sc.MS_RDONLY:
+                sc.mount("", inroot.text_of(fd), None, options.flags | sc.MS_REMOUNT)
 
     def _keep_mode(self, target: str, data: str) -> str:
         """A tmpfs over a directory of the image has that one's mode, as runc has it."""

@@ -34,7 +34,8 @@ def send_with_fds(sock: socket, data: bytes, fds: Sequence[int]) -> None:
     if fds:
         rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
         data = data[sock.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)]) :]
-    sock.sendall(data)
+    if data:  # to send nothing is an error where the peer has read all it wants and hung up
+        sock.sendall(data)
 
 
 def receive_with_fds(sock: socket) -> tuple[bytes, list[int]]:
