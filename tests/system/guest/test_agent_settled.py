@@ -134,6 +134,9 @@ def test_only_what_was_settled_runs(guest):
     """Without a settled container, or with other files, there is a refusal; a spec makes anew."""
     with pytest.raises(errors.WrongState, match="waits for a program"):
         guest.call("CreateContainer", asked("true"))
+    spec = guest.spec("echo", "it")
+    settle(guest, spec)
+    assert guest.run(spec=spec)[0] == b"it\n"
     settle(guest, guest.spec("true"))
     with pytest.raises(errors.InvalidInput, match="other files"):
         guest.call("CreateContainer", asked("true", files=[]))
