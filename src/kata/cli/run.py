@@ -7,14 +7,11 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
-from kata.cli.attach import Attachment, StandardStreams
-from kata.cli.terminal import is_terminal
+from kata.cli.streams import StandardStreams
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
-from kata.runtime.control import ControlClient
 from kata.runtime.store import ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
-from kata.wire.agent_api import Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from kata.runtime.control_api import ExitResponse
     from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
+    from kata.runtime.supervisor import Supervisor
 
 _KILLED = 137
 _INTERRUPTED = 130
@@ -63,7 +61,7 @@ def _check(options: Options) -> None:
             why="it makes namespaces, devices and a user id for the virtual machine",
             hint="sudo kata run …",
         )
-    if options.tty and options.interactive and not options.detach and not is_terminal(0):
+    if options.tty and options.interactive and not options.detach and not _is_terminal():
         raise InvalidInput(
             "the input device is not a TTY", hint="leave out -t when standard input is a pipe"
         )
@@ -75,6 +73,12 @@ def _check(options: Options) -> None:
         from kata.cli.numbers import seconds
 
         seconds(options.stop_timeout, "--stop-timeout")
+
+
+def _is_terminal() -> bool:
+    from kata.cli.terminal import is_terminal
+
+    return is_terminal(0)
 
 
 def _say(text: str) -> None:
@@ -138,7 +142,13 @@ class _Run:
         else:
             standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
             streams, relay = dict(standard.wanted()), standard.relay
-        client = ControlClient(self._fork(lock, streams))
+        channel = self._fork(lock, streams)
+        # the supervisor has begun already and needs none of these
+        from kata.cli.attach import Attachment
+        from kata.runtime.control import ControlClient
+        from kata.wire.agent_api import Empty
+
+        client = ControlClient(channel)
         if not options.detach:
             standard.handed_over()
         attachment = Attachment(client, "", terminal=options.tty, relay=relay)
@@ -160,8 +170,8 @@ class _Run:
         return answer.exit_code
 
     def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
-        from kata.runtime.supervisor import RunSupervisor, supervise
-        from kata.runtime.workload import RunWorkload
+        from kata.runtime.birth import Child
+        from kata.runtime.run_workload import RunWorkload
 
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         self._supervisor = os.fork()
@@ -169,12 +179,12 @@ class _Run:
             self._marks.mark("forked")
             owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
             request, launch = self._asked
-            supervisor = RunSupervisor(
-                RunWorkload(request, self._config.runtime.data_root), launch, self._config,
-                self._store, self._state, self._marks,
-            )  # fmt: skip
-            log = f"{self._store.directory(self._state.id)}/supervisor.log"
-            supervise(supervisor, (theirs,), owned, {lock}, log)
+            first = RunWorkload(request, self._config.runtime.data_root)
+            child = Child(
+                (first, launch), self._config, self._store, self._state, _run_supervisor
+            )
+            child.marks.list = self._marks.list
+            child.supervise([theirs], owned, {lock})
         theirs.close()
         os.close(lock)
         return ours
@@ -229,3 +239,9 @@ def _marks(answer: ExitResponse) -> list[tuple[str, int]]:
 
     known = {"main", "parsed", "resolved"}
     return [(n, t) for n, t in quickjson.loads(answer.timing or b"[]") if n not in known]
+
+
+def _run_supervisor() -> type[Supervisor]:
+    from kata.runtime.supervisor import RunSupervisor
+
+    return RunSupervisor

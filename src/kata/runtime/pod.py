@@ -16,12 +16,12 @@ from kata.errors import AlreadyExists, KataError, NotFound, WrongState
 from kata.resources.group import create as create_group
 from kata.resources.plan import Limits
 from kata.runtime import store as states
+from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.container import Container
 from kata.runtime.control_api import PidsResponse
 from kata.runtime.lifetime import KILL, Event, Lifetime
 from kata.runtime.store import parse_state
 from kata.runtime.supervisor import Supervisor
-from kata.runtime.workload import BundleWorkload
 from kata.wire import quickjson
 from kata.wire.agent_api import CONTAINER_PREFIX, Empty
 
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
 
-    from kata.config.settings import Config
     from kata.runtime import control_api
-    from kata.runtime.machines import Launch
+    from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
     from kata.wire import agent_api
@@ -45,11 +44,11 @@ class PodSupervisor(Supervisor):
     """One virtual machine for a container and, in a pod, for those that join it."""
 
     def __init__(
-        self, first: BundleWorkload, launch: Launch, config: Config, store: Store,
-        state: ContainerState, marks: Marks,
+        self, sandbox: Sandbox, first: BundleWorkload, store: Store, state: ContainerState,
+        marks: Marks,
     ) -> None:  # fmt: skip
-        super().__init__(first, launch, config, store, state, marks)
-        self._data_root = config.runtime.data_root
+        super().__init__(sandbox, first, store, state, marks)
+        self._data_root = first.data_root
         self._asked, self._over = Event(), Event()
         self._create: tuple[control_api.CreateRequest, list[int]] | None = None
         self._changing = _thread.allocate_lock()  # which containers there are
@@ -85,6 +84,7 @@ class PodSupervisor(Supervisor):
         created = container.begin(plan)
         self._attach(container, plan, request, passed)
         client.uncork()
+        sandbox.wait_ready()
         sandbox.check_guest(configured)
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)

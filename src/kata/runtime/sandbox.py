@@ -1,7 +1,7 @@
 """One virtual machine with everything that belongs to it: disks, share, user id, agent.
 
 Its steps are called in this order: ``launch`` (spawns, single threaded), ``prepare`` (while
-the VMM starts), ``connect``, ``configure``, and ``stop`` whatever happened.
+the VMM starts), ``connect``, ``configure``, ``wait_ready``, and ``stop`` whatever happened.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
 from kata.resources.plan import for_engine
-from kata.runtime.rpc import Client
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
 from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
-    CreateContainerRequest,
     SetClockRequest,
     api_hash,
 )
@@ -36,12 +34,13 @@ if TYPE_CHECKING:
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.machines import Launch
-    from kata.runtime.rpc import Call
+    from kata.runtime.rpc import Call, Client
     from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
     from kata.storage.plan import Plan
     from kata.storage.share import RunningShare
+    from kata.wire.agent_api import CreateContainerRequest
 
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
 _CRASH_MARK = "kata-agent: crashed"
@@ -65,7 +64,7 @@ class Sandbox:
         self._group: Group | None = None
         self._opened: list[int] = []
         self._share_failure: KataError | None = None
-        self._stopping = False
+        self._stopping = self._ready = False
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
         self.create_timeout = float(config.agent.create_container_timeout)
@@ -183,7 +182,9 @@ class Sandbox:
     def prepare(self) -> CreateContainerRequest:
         """What the agent is asked for the first container."""
         plan = self._plans[self._first.id]
-        return self._first.create_request(plan, self._launch.kernel_release)
+        return self._first.create_request(
+            plan, self._launch.kernel_release, settled=self._launch.settled
+        )
 
     def add(self, workload: Workload) -> CreateContainerRequest:
         """Make the files of one more container reachable; what the agent is asked for it.
@@ -198,7 +199,7 @@ class Sandbox:
                     why="this virtual machine was started without a share",
                 )
             self._share.add(plan.shares, sources)
-            return workload.create_request(plan, self._launch.kernel_release)
+            return workload.create_request(plan, self._launch.kernel_release, settled=False)
         except BaseException:
             self.remove(workload.id)
             raise
@@ -212,8 +213,25 @@ class Sandbox:
             self._share.remove(plan.shares)
 
     def connect(self) -> Client:
-        """Wait until the guest runs, and talk to its agent. Raises ``HypervisorError``."""
+        """Talk to the guest's agent. Raises ``HypervisorError``.
+
+        A restored guest finds what is sent before it runs; others are waited for, so that the
+        time they are told is right, and that their share is there.
+        """
+        from kata.runtime.rpc import Client  # while the VMM starts
+
         assert self._vm is not None
+        if self._share is not None or self._launch.template is None:
+            self.wait_ready()
+        self._client = Client(self._vm.agent)
+        return self._client
+
+    def wait_ready(self) -> None:
+        """Wait until the guest runs, once. Raises ``HypervisorError``."""
+        assert self._vm is not None
+        if self._ready:
+            return
+        self._ready = True
         self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
         if self._share is not None:
             self._share.settle()
@@ -222,8 +240,6 @@ class Sandbox:
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
         self._marks.mark("ready")
-        self._client = Client(self._vm.agent)
-        return self._client
 
     def _watch_share(self, share: RunningShare) -> None:
         """A guest whose file server is gone would hang for ever: end it, and say why."""

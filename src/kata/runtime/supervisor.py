@@ -1,13 +1,13 @@
-"""The host process of one sandbox: starts it, answers the control socket, ends it, cleans up.
+"""What the host process of a sandbox does once its VMM is starting, to its end.
 
-Forked from the command line that asked for the first container, before any thread exists. Its main
-thread lives as long as the sandbox: the kernel ends the VMM when that thread dies.
+It answers the control socket, ends containers, cleans up. Its main thread lives as long as the
+sandbox: the kernel ends the VMM when that thread dies.
 """
 
 from __future__ import annotations
 
-import _signal
 import _thread
+import gc
 import os
 import time
 
@@ -17,7 +17,6 @@ from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
 from kata.runtime.lifetime import KILL, Lifetime
-from kata.runtime.sandbox import Sandbox
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
 from kata.wire.agent_api import STDOUT, Empty, WaitResponse
@@ -26,13 +25,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    from kata.config.settings import Config
     from kata.runtime import control_api
-    from kata.runtime.machines import Launch
+    from kata.runtime.run_workload import RunWorkload
+    from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
-    from kata.runtime.workload import RunWorkload, Workload
     from kata.wire import agent_api
     from kata.wire.protobuf import Message
 
@@ -47,12 +46,11 @@ class Supervisor:
     """
 
     def __init__(
-        self, first: Workload, launch: Launch, config: Config, store: Store,
-        state: ContainerState, marks: Marks,
-    ) -> None:  # fmt: skip
+        self, sandbox: Sandbox, first: Any, store: Store, state: ContainerState, marks: Marks
+    ) -> None:
         self._store = store
         self._marks = marks
-        self._sandbox = Sandbox(first, launch, config, marks, store.directory(state.id))
+        self._sandbox = sandbox
         self._first = Lifetime(first, state, store)
         self._lives = {state.id: self._first}
         self._control = ControlServer({
@@ -63,12 +61,18 @@ class Supervisor:
             "Update": self._on_update,
         })  # fmt: skip
 
-    def run(self, channels: Sequence[socket], fds: Mapping[int, int]) -> None:
-        """Serve the sandbox to its end. ``channels`` are connections of the command line."""
+    def run(
+        self, channels: Sequence[socket], fds: Mapping[int, int], failure: KataError | None
+    ) -> None:
+        """Serve the sandbox, which was launched (or ``failure``), to its end.
+
+        ``channels`` are connections of the command line.
+        """
+        for channel in channels:
+            self._serve(channel)
         try:
-            self._sandbox.launch()
-            for channel in channels:
-                self._serve(channel)
+            if failure is not None:
+                raise failure
             self._start(fds)
         except KataError as error:
             self._give_up(error)
@@ -240,11 +244,11 @@ class RunSupervisor(Supervisor):
     """The supervisor of ``kata run``: one container, which starts by itself and ends it all."""
 
     def __init__(
-        self, first: RunWorkload, launch: Launch, config: Config, store: Store,
-        state: ContainerState, marks: Marks,
+        self, sandbox: Sandbox, first: RunWorkload, store: Store, state: ContainerState,
+        marks: Marks,
     ) -> None:  # fmt: skip
-        super().__init__(first, launch, config, store, state, marks)
-        self._logged = first.logged
+        super().__init__(sandbox, first, store, state, marks)
+        self._workload = first
 
     def _start(self, fds: Mapping[int, int]) -> None:
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""
@@ -252,7 +256,7 @@ class RunSupervisor(Supervisor):
         plan = sandbox.prepare()
         directory = self._store.directory(life.state.id)
         self._control.listen(directory)
-        if self._logged:
+        if self._workload.logged:
             life.log = StreamLog(f"{directory}/log")
         client = sandbox.connect()
         container = Container(client, life.state.id)
@@ -265,6 +269,7 @@ class RunSupervisor(Supervisor):
             on_output=lambda: self._marks.once("output"),
         )  # fmt: skip
         client.uncork()
+        sandbox.wait_ready()
         sandbox.check_guest(configured)
         self._marks.mark("agent")
         created.result(sandbox.create_timeout)
@@ -277,7 +282,8 @@ class RunSupervisor(Supervisor):
         )  # fmt: skip
         life.created.set()
         life.started.set()
-        self._store.save_spec(life.state.id, plan.spec)
+        gc.enable()
+        self._store.save_spec(life.state.id, self._workload.specification())
 
     def _until_end(self) -> None:
         life = self._first
@@ -308,54 +314,3 @@ class RunSupervisor(Supervisor):
         except KataError as error:
             return self._sandbox.explain(error)
         return self._wait_for(life)
-
-
-def supervise(
-    supervisor: Supervisor, channels: Sequence[socket], fds: Mapping[int, int], keep: set[int],
-    log: str,
-) -> None:  # fmt: skip
-    """Turn this freshly forked process into the supervisor, and never return.
-
-    ``keep`` are the descriptors it needs besides ``fds``; standard input and output go to
-    /dev/null, standard error to the file ``log``.
-    """
-    code = 0
-    try:
-        os.setsid()
-        os.chdir("/")
-        _reset_signals()
-        _thread.stack_size(256 << 10)
-        _own_descriptors(fds, keep | {channel.fileno() for channel in channels}, log)
-        supervisor.run(channels, fds)
-    except BaseException:
-        from traceback import print_exc
-
-        print_exc()
-        code = 1
-    finally:
-        os._exit(code)
-
-
-def _reset_signals() -> None:
-    """A terminal's or a shell's signals are for the command line, not for the supervisor."""
-    _signal.set_wakeup_fd(-1)
-    for number in (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGHUP, _signal.SIGPIPE):
-        _signal.signal(number, _signal.SIG_IGN)
-    for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGALRM):
-        _signal.signal(number, _signal.SIG_DFL)
-
-
-def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
-    """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(null, 0, inheritable=False)
-    os.dup2(null, 1, inheritable=False)
-    os.dup2(errors, 2, inheritable=False)
-    kept = keep | set(fds.values()) | {0, 1, 2}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the one that listed the directory

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kata.cli.parse import Options
     from kata.config.settings import Config
     from kata.runtime.standin import Standin
+    from kata.runtime.supervisor import Supervisor
 
     Spec = dict[str, Any]
 
@@ -129,6 +130,12 @@ def _state(container_id: str, spec: Spec, bundle: str) -> ContainerState:
     )  # fmt: skip
 
 
+def _pod_supervisor() -> type[Supervisor]:
+    from kata.runtime.pod import PodSupervisor
+
+    return PodSupervisor
+
+
 def _group(spec: Spec, container_id: str) -> tuple[str, str]:
     from kata.resources.plan import place
 
@@ -211,19 +218,16 @@ class _Creation:
 
     def _fork(self, launch: Any, lock: int) -> tuple[ControlClient, ControlClient]:
         """The supervisor of a new sandbox; two connections to it, for us and for the stand-in."""
-        from kata.runtime.pod import PodSupervisor
-        from kata.runtime.supervisor import supervise
-        from kata.runtime.timing import Marks
-        from kata.runtime.workload import BundleWorkload
+        from kata.runtime.birth import Child
+        from kata.runtime.bundle_workload import BundleWorkload
 
         pairs = [socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC) for _ in range(2)]
         if os.fork() == 0:
-            workload = BundleWorkload(self._state, self._spec, self._config.runtime.data_root)
-            supervisor = PodSupervisor(
-                workload, launch, self._config, self._store, self._state, Marks()
+            first = BundleWorkload(self._state, self._spec, self._config.runtime.data_root)
+            child = Child(
+                (first, launch), self._config, self._store, self._state, _pod_supervisor
             )
-            log = f"{self._store.directory(self._state.id)}/supervisor.log"
-            supervise(supervisor, [theirs for _, theirs in pairs], {}, {lock}, log)
+            child.supervise([theirs for _, theirs in pairs], {}, {lock})
         os.close(lock)
         for _, theirs in pairs:
             theirs.close()

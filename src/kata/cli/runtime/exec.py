@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.attach import Attachment
 from kata.cli.runtime.containers import connect, find
 from kata.cli.runtime.create import (
     open_terminal,
@@ -13,6 +13,7 @@ from kata.cli.runtime.create import (
     send_terminal,
     write_pid_file,
 )
+from kata.cli.streams import StandardStreams
 from kata.errors import InvalidInput, InvalidSpec, Unsupported, WrongState
 from kata.runtime import standin
 from kata.runtime.control_api import ExecRequest, ExecResponse

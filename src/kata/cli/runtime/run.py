@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.attach import Attachment
 from kata.cli.runtime.containers import connect
 from kata.cli.runtime.create import create, started
 from kata.cli.runtime.delete import delete
+from kata.cli.streams import StandardStreams
 from kata.errors import InvalidInput, KataError, WrongState
 from kata.runtime.store import LOST_EXIT_CODE
 

@@ -1,0 +1,141 @@
+"""A container that an engine describes by a bundle: files to share, and what the agent is asked."""
+
+from __future__ import annotations
+
+import os
+
+from kata.errors import InvalidInput
+from kata.runtime import bundle as bundles
+from kata.runtime.workload import exec_request, set_terminal
+from kata.storage import plan as storage
+from kata.storage.sources import pin
+from kata.wire import quickjson
+from kata.wire.agent_api import CreateContainerRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+    from kata.runtime import control_api
+    from kata.runtime.store import ContainerState
+    from kata.storage.plan import Plan
+    from kata.storage.sources import Source
+    from kata.wire.agent_api import ExecRequest, Seccomp
+
+
+class BundleWorkload:
+    """A container that an engine describes: its bundle's config.json, checked before."""
+
+    layers: tuple[str, ...] = ()
+    engine = True
+
+    def __init__(self, state: ContainerState, spec: dict[str, Any], data_root: str) -> None:
+        self._state = state
+        self.id = state.id
+        self.guest_name = state.id
+        self.spec = spec
+        self.bundle = state.bundle
+        self.streams: frozenset[int] = frozenset()  # the standard streams that are not /dev/null
+        self.owner: Callable[[str, str], str] = _nobody
+        self.hostname = spec.get("hostname") or ""
+        parent, _, name = state.cgroup.rpartition("/")
+        self.group = parent, name
+        self.resources: dict[str, Any] = (spec.get("linux") or {}).get("resources") or {}
+        self.data_root = data_root
+        self._seccomp: Seccomp | None = None
+        self._mounts: bundles.Mounts | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether its process has a terminal."""
+        return bool(self.spec["process"].get("terminal"))
+
+    @property
+    def rootfs(self) -> str:
+        """The directory of the root file system on the host."""
+        return os.path.normpath(os.path.join(self.bundle, self.spec["root"]["path"]))
+
+    def sources(
+        self,
+    ) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume], list[Source]]:
+        """Raises what ``pin`` does, for the root file system and each bind mount."""
+        pinned = [pin(self.rootfs)]
+        if not pinned[0].is_directory:
+            raise InvalidInput(f'root file system "{self.rootfs}"', why="it is not a directory")
+        kept = {}
+
+        def look(path: str) -> tuple[bool, int]:
+            if path not in kept:
+                kept[path] = pin(path)
+                pinned.append(kept[path])
+            return kept[path].is_directory, _tmpfs_size(kept[path].fd)
+
+        self._mounts = bundles.sort_mounts(self.spec, self.bundle, look)
+        volumes = [
+            storage.Volume(
+                kept[v.source].path, v.destination, v.readonly, v.is_directory, v.options
+            )
+            for v in self._mounts.volumes
+        ]
+        return storage.Directory(pinned[0].path), volumes, pinned
+
+    def create_request(
+        self, plan: Plan, kernel_release: str, *, settled: bool  # noqa: ARG002 (as engines have it)
+    ) -> CreateContainerRequest:
+        """The engine's configuration, as the guest needs it."""
+        from kata.runtime.seccomp import spec_filter
+
+        assert self._mounts is not None
+        seccomp = (self.spec.get("linux") or {}).get("seccomp")
+        if seccomp:
+            self._seccomp = spec_filter(seccomp, data_root=self.data_root)
+        spaces = bundles.spaces(self.spec, self.owner)
+        spec = bundles.guest_spec(self.spec, self._mounts, plan, spaces, self._state_document())
+        return CreateContainerRequest(
+            container_id=self.id,
+            spec=quickjson.dumps(spec).encode(),
+            storages=[*plan.storages, *bundles.memory_storages(self._mounts)],
+            seccomp=self._seccomp,
+            stdin=0 in self.streams,
+            stdout=True,
+            stderr=not self.terminal,
+        )
+
+    def _state_document(self) -> dict[str, Any]:
+        from kata.oci.state import CREATED, State, document
+
+        return document(State(
+            id=self._state.name, status=CREATED, bundle=self.bundle,
+            annotations=self._state.annotations,
+        ))  # fmt: skip
+
+    def exec_request(self, wanted: control_api.ExecRequest, fds: Collection[int]) -> ExecRequest:
+        """The process that the engine describes, or the container's changed as asked."""
+        if wanted.process:
+            process = quickjson.loads(wanted.process)
+        else:
+            from kata.oci.defaults import overlaid
+
+            process = dict(self.spec["process"])
+            process["args"] = list(wanted.arguments)
+            environment = overlaid(tuple(process.get("env") or ()), tuple(wanted.environment))
+            process["env"] = list(environment)
+            process["cwd"] = wanted.cwd or process["cwd"]
+            set_terminal(process, wanted)
+        return exec_request(process, self._seccomp, fds)
+
+
+def _nobody(kind: str, path: str) -> str:
+    raise InvalidInput(f'the {kind} namespace "{path}"', why="of no container in this sandbox")
+
+
+_TMPFS_MAGIC = 0x01021994  # statfs(2)
+
+
+def _tmpfs_size(fd: int) -> int:
+    """The size of the tmpfs that a descriptor is on; 0 if it is on something else."""
+    from kata.linux.statfs import filesystem
+
+    kind, size = filesystem(fd)
+    return size if kind == _TMPFS_MAGIC else 0
