@@ -20,10 +20,7 @@ APPLETS = """
 """.split()  # noqa: SIM905
 DIRECTORIES = ("bin", "dev", "etc", "home/ann", "proc", "root", "sys", "tmp", "var")
 CAPABILITIES = [
-    f"CAP_{name}" for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP "
-        "NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
+    f"CAP_{name}" for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
 ]  # fmt: skip
 MOUNTS = [
     {"destination": "/proc", "type": "proc", "source": "proc",
