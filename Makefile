@@ -27,13 +27,17 @@ demo: ## install what is missing, build the guest, run a container and show it f
 
 test: setup ## run all tests: style, unit, processes, root, virtual machines, engines
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit tests/process; first=$$?; \
+<<<<<<< HEAD
 	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines && exit $$first
+=======
+	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/conformance/test_suite_fails.py && exit $$first
+>>>>>>> wt-conf
 
 check: setup ## lint, types, imports, unit tests; under a minute
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit
 
 conformance: setup ## ask an OCI runtime all that engines rely on: RUNTIME=runc, or kata-runtime
-	@RUNTIME=$(RUNTIME) $(PYTEST) -q $(PYTEST_FLAGS) tests/conformance
+	@RUNTIME=$(RUNTIME) $(PYTEST) -q $(PYTEST_FLAGS) --ignore tests/conformance/test_suite_fails.py tests/conformance
 
 guest: ## build the guest image, if what goes into it changed
 	@packaging/install-packages run

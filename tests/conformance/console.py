@@ -9,6 +9,7 @@ import socket
 import struct
 import termios
 import time
+from typing import Self
 
 from conformance.runtime import decoded
 
@@ -28,7 +29,7 @@ class Console:
         self.message = b""
         self.seen = b""
 
-    def __enter__(self) -> Console:
+    def __enter__(self) -> Self:
         """Itself; the sockets are closed at the end."""
         return self
 

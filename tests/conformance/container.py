@@ -15,7 +15,7 @@ import subprocess
 import time
 from itertools import count
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from conformance.bundle import Kit
 from conformance.runtime import Result, Runtime, decoded, ended
@@ -240,7 +240,7 @@ class Exec(Process):
         super().__init__(container.runtime, directory)
         self.result = self.call([*words, container.id], stdin)
 
-    def __enter__(self) -> Exec:
+    def __enter__(self) -> Self:
         """The process, which must have started."""
         try:
             self.result.ok()

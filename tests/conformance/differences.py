@@ -4,31 +4,35 @@ The one rule: a case named here must fail; when it passes, the line is out of da
 fails. A case's id is its file and its name without "test_": "mounts.slave_propagation".
 """
 
+EARLY = "poststart hooks run at the end of create"
+UNCHECKED = "wrong types and missing parts of a config are not looked for"
+ANY_NAME = "any id that can be a directory's name is taken"
+
 # this project's runtime: what a virtual machine cannot have
 KATA: dict[str, str] = {}
 
 # the references, which prove the suite: what they do otherwise by design or by a fault of theirs
 RUNC: dict[str, str] = {
     "exec.filed_umask": "the mask of a process.json is ignored",
-    "hooks.failing_hook_after_the_start": "poststart hooks run at the end of create",
-    "hooks.hook_state[poststart-status4]": "poststart hooks run at the end of create",
-    "hooks.hooks_of_create": "poststart hooks run at the end of create",
-    "hooks.hooks_of_start": "poststart hooks run at the end of create",
+    "hooks.failing_hook_after_the_start": EARLY,
+    "hooks.hook_state[poststart-status4]": EARLY,
+    "hooks.hooks_of_create": EARLY,
+    "hooks.hooks_of_start": EARLY,
 }
 CRUN: dict[str, str] = {
-    "errors.broken_config[args-none]": "wrong types and missing parts of a config are not looked for",
-    "errors.broken_config[args-text]": "wrong types and missing parts of a config are not looked for",
-    "errors.broken_config[cwd-none]": "wrong types and missing parts of a config are not looked for",
-    "errors.broken_config[cwd-relative]": "wrong types and missing parts of a config are not looked for",
-    "errors.broken_config[process]": "wrong types and missing parts of a config are not looked for",
-    "errors.broken_config[uid-text]": "wrong types and missing parts of a config are not looked for",
-    "errors.invalid_id[accent]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[dollar]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[dots]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[newline]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[slash]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[space]": "any id that can be a directory's name is taken",
-    "errors.invalid_id[up]": "any id that can be a directory's name is taken",
+    "errors.broken_config[args-none]": UNCHECKED,
+    "errors.broken_config[args-text]": UNCHECKED,
+    "errors.broken_config[cwd-none]": UNCHECKED,
+    "errors.broken_config[cwd-relative]": UNCHECKED,
+    "errors.broken_config[process]": UNCHECKED,
+    "errors.broken_config[uid-text]": UNCHECKED,
+    "errors.invalid_id[accent]": ANY_NAME,
+    "errors.invalid_id[dollar]": ANY_NAME,
+    "errors.invalid_id[dots]": ANY_NAME,
+    "errors.invalid_id[newline]": ANY_NAME,
+    "errors.invalid_id[slash]": ANY_NAME,
+    "errors.invalid_id[space]": ANY_NAME,
+    "errors.invalid_id[up]": ANY_NAME,
     "exec.exec_env": "--env replaces the environment when a user is given",
     "exec.exec_environment": "a process added by words starts in /",
     "exec.exec_has_the_limits": "the container's limits are not those of what is added",

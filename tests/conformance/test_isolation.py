@@ -151,7 +151,7 @@ def test_namespace_path_of_another_kind(suite):
 
 @pytest.fixture(scope="module")
 def pod(suite):
-    """Two containers of a pod, as containerd makes them: the second joins the first's namespaces."""
+    """Two containers of a pod, as containerd makes them: the second joins the first."""
     name = suite.name()
     first = config("sleep", "100000", hostname="pod-name", process=ALL,
                    annotations={POD: "sandbox", SANDBOX: name})  # fmt: skip

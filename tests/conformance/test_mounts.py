@@ -1,4 +1,4 @@
-"""Mounts: what is mounted where, with which options, in which order, and what is seen through it."""
+"""Mounts: what is mounted where, with which options, in which order, and what is seen there."""
 
 import os
 import subprocess

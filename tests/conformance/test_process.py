@@ -117,7 +117,8 @@ def test_no_signal_is_blocked_or_ignored(plain):
     """The program starts with an empty mask and default actions, whatever the caller's are."""
     found = status(plain.facts)
     assert int(found["SigBlk"], 16) == 0
-    assert int(found["SigIgn"], 16) == 0
+    internal = 3 << 31  # 32 and 33 are the C library's: posix_spawn leaves them ignored
+    assert int(found["SigIgn"], 16) & ~internal == 0
 
 
 def test_no_terminal_without_asking(plain):

@@ -134,7 +134,8 @@ class Place:
         """What stands in here that a container may have brought: links, mounts, rules, groups."""
         mounts = leaks._read(f"/proc/{self.pid}/mountinfo").splitlines()
         held = {f"mount {line.split(' ')[4]}" for line in mounts}
-        script = "ip -o link; ls -d /run/netns/* /run/runc/* /run/kata/*/* | grep -v /run/kata/cache/"
+        kept = "grep -v /run/kata/cache/"
+        script = f"ip -o link; ls -d /run/netns/* /run/runc/* /run/kata/*/* | {kept}"
         for line in self.run("sh", "-c", script, check=False).stdout.splitlines():
             word = line.split(": ")[1].partition("@")[0] if ": " in line else line
             held.add(f"there {word}")

@@ -1,6 +1,6 @@
 """What is to run in a sandbox: one container's files and configuration, for host and guest.
 
-Two sources, one shape: what ``kata run`` asks for (``run_workload``), and an OCI bundle of an engine
+Two sources, one shape: what ``kata run`` asks for (``run_workload``), and an engine's OCI bundle
 (``bundle_workload``). The rule: a workload starts nothing and holds nothing open.
 """
 
