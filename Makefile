@@ -27,11 +27,7 @@ demo: ## install what is missing, build the guest, run a container and show it f
 
 test: setup ## run all tests: style, unit, processes, root, virtual machines, engines
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit tests/process; first=$$?; \
-<<<<<<< HEAD
-	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines && exit $$first
-=======
-	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/conformance/test_suite_fails.py && exit $$first
->>>>>>> wt-conf
+	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines tests/conformance && exit $$first
 
 check: setup ## lint, types, imports, unit tests; under a minute
 	@$(PYTEST) -q -n 2 $(PYTEST_FLAGS) tests/style tests/unit

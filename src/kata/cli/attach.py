@@ -11,8 +11,8 @@ import _signal
 import os
 import select
 
-from kata.cli.terminal import RawTerminal, is_terminal, size
 from kata.errors import KataError
+from kata.linux.terminal import RawTerminal, is_terminal, size
 from kata.runtime.control_api import ExitResponse
 from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
 

@@ -76,7 +76,7 @@ def _check(options: Options) -> None:
 
 
 def _is_terminal() -> bool:
-    from kata.cli.terminal import is_terminal
+    from kata.linux.terminal import is_terminal
 
     return is_terminal(0)
 

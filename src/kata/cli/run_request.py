@@ -269,6 +269,6 @@ def read_file(path: str) -> bytes:
 
 def terminal_size() -> tuple[int, int]:
     """Rows and columns of the caller's terminal, zeros if there is none."""
-    from kata.cli.terminal import is_terminal, size
+    from kata.linux.terminal import is_terminal, size
 
     return size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)

@@ -21,7 +21,7 @@ class StandardStreams:
     def _stdin(self) -> int:
         if not _is_open(0):
             return self._null(os.O_RDONLY)
-        from kata.cli.terminal import is_terminal
+        from kata.linux.terminal import is_terminal
 
         if not is_terminal(0):
             return 0

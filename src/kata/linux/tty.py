@@ -33,20 +33,3 @@ def resize(fd: int, rows: int, columns: int) -> None:
 def take(fd: int) -> None:
     """Make a terminal the controlling one of this session, whose leader the caller is."""
     ioctl(fd, _TIOCSCTTY, 0)
-
-
-def make_raw(fd: int) -> None:
-    """Let bytes pass as they are: termios(3), cfmakeraw; who interprets them is elsewhere."""
-    import termios
-
-    modes = termios.tcgetattr(fd)
-    modes[0] &= ~(
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
-        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
-    )  # fmt: skip
-    modes[1] &= ~termios.OPOST
-    modes[2] = modes[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    modes[3] &= ~(
-        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-    )
-    termios.tcsetattr(fd, termios.TCSANOW, modes)

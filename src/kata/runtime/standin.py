@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import _signal
 import ctypes
-import fcntl
 import os
 import select
-import termios
 
 from kata.errors import KataError, WrongState
-from kata.linux import namespaces, tty
+from kata.linux import namespaces, terminal, tty
 from kata.linux import syscalls as sc
 from kata.linux.fds import close_others
 from kata.runtime.control_api import ExitResponse
@@ -220,8 +218,7 @@ class _Follower:
             self._client.send("Signal", request)
 
     def _resize(self) -> None:
-        size = fcntl.ioctl(self._terminal, termios.TIOCGWINSZ, bytes(8))
-        rows, columns = (int.from_bytes(size[at : at + 2], "little") for at in (0, 2))
+        rows, columns = terminal.size(self._terminal)
         if rows and columns:
             request = ResizeRequest(
                 container_id=self._container_id, exec_id=self._exec_id, rows=rows, columns=columns

@@ -16,6 +16,7 @@ from kata.cli.runtime.start import start
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, KataError, Unsupported
 from kata.linux import tty
+from kata.linux.terminal import make_raw
 from kata.oci import pods
 from kata.oci.spec import namespaces, parse
 from kata.runtime import standin
@@ -298,7 +299,7 @@ class _Creation:
 def open_terminal(process: dict[str, Any]) -> tuple[int, int]:
     """A terminal for an engine, master and slave: the one in the guest sees to its modes."""
     master, slave, _ = tty.open_pair("/dev/ptmx")
-    tty.make_raw(slave)
+    make_raw(slave)
     size = process.get("consoleSize") or {}
     if size.get("height") and size.get("width"):
         tty.resize(slave, size["height"], size["width"])

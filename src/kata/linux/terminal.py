@@ -1,4 +1,4 @@
-"""The user's terminal: raw mode and its size. Restored whatever happens."""
+"""Terminals of the host, those of people and of engines: raw mode and size."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def raw_mode(attributes: list[Any]) -> list[Any]:
     cc = list(cc)
     cc[termios.VMIN], cc[termios.VTIME] = 1, 0
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
+
+
+def make_raw(fd: int) -> None:
+    """Let bytes pass as they are: who interprets them is elsewhere."""
+    termios.tcsetattr(fd, termios.TCSANOW, raw_mode(termios.tcgetattr(fd)))
 
 
 class RawTerminal:
