@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import InvalidSpec, Unsupported
+from kata.errors import InvalidSpec
 from kata.oci.spec import namespaces
 from kata.storage import plan as storage
 from kata.wire.record import record
@@ -114,6 +114,8 @@ def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], s
     linux["namespaces"] = [
         {"type": kind, **({"path": path} if path else {})} for kind, path in spaces.items()
     ]
+    if linux.get("resources"):
+        linux["resources"] = guest_resources(linux["resources"])
     for host_only in ("intelRdt", "uidMappings", "gidMappings", "mountLabel"):
         linux.pop(host_only, None)
     out = {**spec, "linux": linux, "root": {**spec["root"], "path": plan.root}}
@@ -126,6 +128,12 @@ def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], s
     if started:
         out["hooks"] = {"startContainer": started, "state": state}
     return out
+
+
+def guest_resources(resources: Spec) -> Spec:
+    """The limits that are the guest's: numbers of processors and memory nodes are the host's."""
+    cpu = {k: v for k, v in (resources.get("cpu") or {}).items() if k not in ("cpus", "mems")}
+    return {**resources, "cpu": cpu} if resources.get("cpu") else resources
 
 
 def _guest_mount(mount: Spec, mounts: Mounts, plan: Plan, index: int) -> Spec:
@@ -172,12 +180,6 @@ def spaces(spec: Spec, owner: Callable[[str, str], str]) -> dict[str, str]:
     the host; it raises if that is of no container in this virtual machine.
     """
     wanted = namespaces(spec)
-    if "user" in wanted:
-        raise Unsupported(
-            "user namespaces are not supported yet",
-            why="the configuration asks for one, and the guest would run without it",
-            hint="the container is isolated by its virtual machine: run it without --userns",
-        )
     found = dict.fromkeys(_ALWAYS_OWN, "")
     for kind in _GUEST_KINDS:
         if kind in wanted and kind not in _ALWAYS_OWN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kata.errors import InvalidSpec, Unsupported
+from kata.errors import InvalidSpec
 from kata.runtime import bundle
 from kata.storage import plan as storage
 
@@ -92,11 +92,10 @@ def test_namespaces_are_joined_where_the_owner_says():
     assert found["ipc"] == "ipc of /proc/7/ns/ipc"
 
 
-def test_user_namespaces_are_refused():
-    """Before anything starts, and with what to do."""
-    with pytest.raises(Unsupported, match="user namespaces") as caught:
-        bundle.spaces({"linux": {"namespaces": [{"type": "user"}]}}, lambda _k, _p: "")
-    assert caught.value.hint
+def test_processors_of_the_host_are_not_the_guests_business():
+    """A guest has fewer, and other ones."""
+    found = bundle.guest_resources({"cpu": {"cpus": "4-7", "mems": "1", "shares": 5}, "pids": {}})
+    assert found == {"cpu": {"shares": 5}, "pids": {}}
 
 
 def test_a_bind_mount_without_a_source_is_refused():

@@ -18,6 +18,7 @@ from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, Kat
 from kata.linux import tty
 from kata.linux.terminal import make_raw
 from kata.oci import pods
+from kata.oci.honoured import refuse
 from kata.oci.spec import namespaces, parse
 from kata.runtime import standin
 from kata.runtime.control import ControlClient
@@ -103,12 +104,7 @@ def _refuse(options: Options, spec: Spec) -> None:
             "--preserve-fds is not supported",
             why="descriptors of the host mean nothing in a virtual machine",
         )
-    if "network" not in namespaces(spec):
-        raise Unsupported(
-            "Host networking requested, not supported by runtime",
-            why="config.json: linux.namespaces has no network namespace",
-            hint="a container in a virtual machine has a network of its own",
-        )
+    refuse(spec)
     if options.systemd_cgroup or options.cgroup_manager == "systemd":
         raise Unsupported("systemd not running on this host, cannot use systemd cgroups manager")
     terminal = bool(spec["process"].get("terminal"))

@@ -1,0 +1,149 @@
+"""What becomes of each field of config.json: the table behind ``docs/reference/oci.md``.
+
+The one rule: every field that the schema knows has a row, and a test holds the two together. Rows
+are (path, what becomes of it, why or how); ``[]`` stands for the elements of an array.
+"""
+
+from __future__ import annotations
+
+from kata.errors import Unsupported
+from kata.oci.spec import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HOST, GUEST, BOTH = "on the host", "in the guest", "on both sides"
+REFUSED, IGNORED = "refused", "ignored"
+
+# fmt: off
+ROWS: tuple[tuple[str, str, str], ...] = (
+    ("ociVersion", HOST, "1.x is taken"),
+    ("annotations", HOST, "kept, printed by state, given to hooks; a pod's decide on its virtual machine"),
+    ("hostname", GUEST, ""),
+    ("domainname", GUEST, ""),
+    ("root.path", HOST, "shared with the virtual machine by virtio-fs"),
+    ("root.readonly", GUEST, "the mount is read-only in the guest; mount points are made first"),
+    ("process.args", GUEST, ""),
+    ("process.commandLine", IGNORED, "Windows"),
+    ("process.cwd", GUEST, "made where it is missing, as runc does"),
+    ("process.env", GUEST, ""),
+    ("process.terminal", BOTH, "a terminal in the guest, and one on the host for the engine, which passes bytes as they are"),
+    ("process.consoleSize", BOTH, "and later changes of size"),
+    ("process.user.uid", GUEST, ""),
+    ("process.user.gid", GUEST, ""),
+    ("process.user.additionalGids", GUEST, ""),
+    ("process.user.umask", GUEST, ""),
+    ("process.user.username", IGNORED, "Windows"),
+    ("process.capabilities", GUEST, "all five sets; they are rights in the guest alone"),
+    ("process.noNewPrivileges", GUEST, ""),
+    ("process.oomScoreAdj", GUEST, ""),
+    ("process.rlimits[]", GUEST, ""),
+    ("process.scheduler", GUEST, ""),
+    ("process.ioPriority", GUEST, ""),
+    ("process.execCPUAffinity.initial", IGNORED, "the guest has no processors apart for a runtime"),
+    ("process.execCPUAffinity.final", GUEST, ""),
+    ("process.apparmorProfile", IGNORED, "the guest's kernel has no profiles: the virtual machine confines"),
+    ("process.selinuxLabel", IGNORED, "the guest's kernel has no policy"),
+    ("mounts[].destination", GUEST, "made in the root where it is missing; links stay inside it"),
+    ("mounts[].source", BOTH, "files of the host are shared; below /proc, /sys and /dev the guest's own are meant; a tmpfs at /dev/shm becomes one of the guest of the same size"),
+    ("mounts[].type", GUEST, "cgroup is version 2's in the guest, whatever the host has"),
+    ("mounts[].options", BOTH, "read-only is enforced in the guest; propagation reaches within the guest, not from the host"),
+    ("mounts[].uidMappings", REFUSED, "the share does not map ids"),
+    ("mounts[].gidMappings", REFUSED, "the share does not map ids"),
+    ("hooks.prestart", HOST, "before the container is made in the guest, while that comes up"),
+    ("hooks.createRuntime", HOST, "after prestart"),
+    ("hooks.createContainer", HOST, "in the network namespace of the sandbox: its other namespaces are in the guest"),
+    ("hooks.startContainer", GUEST, "in the container, with the confinement of its process"),
+    ("hooks.poststart", HOST, "by start"),
+    ("hooks.poststop", HOST, "by delete; what fails is told and passed over"),
+    ("linux.namespaces[].type", GUEST, "mount and cgroup are always the container's own; user is refused; without network the configuration is refused, for that would be the host's"),
+    ("linux.namespaces[].path", BOTH, "network: the sandbox's, on the host; others by the pid of a container of the same virtual machine"),
+    ("linux.uidMappings", REFUSED, "with the user namespace they belong to"),
+    ("linux.gidMappings", REFUSED, "with the user namespace they belong to"),
+    ("linux.devices[]", GUEST, "nodes are made; the devices behind them are the guest's"),
+    ("linux.cgroupsPath", HOST, "the virtual machine, its helpers and the stand-ins are in it; the guest has a group of its own"),
+    ("linux.resources.unified", GUEST, ""),
+    ("linux.resources.devices[]", GUEST, "as a program of the container's group"),
+    ("linux.resources.pids", GUEST, ""),
+    ("linux.resources.memory.limit", BOTH, "the machine is made large enough, the guest's group has the limit"),
+    ("linux.resources.memory.reservation", GUEST, ""),
+    ("linux.resources.memory.swap", GUEST, "the guest has no swap"),
+    ("linux.resources.memory.kernel", IGNORED, "gone from the kernel"),
+    ("linux.resources.memory.kernelTCP", IGNORED, "not in version 2"),
+    ("linux.resources.memory.swappiness", IGNORED, "not in version 2"),
+    ("linux.resources.memory.disableOOMKiller", IGNORED, "not in version 2"),
+    ("linux.resources.memory.useHierarchy", IGNORED, "always so in version 2"),
+    ("linux.resources.memory.checkBeforeUpdate", IGNORED, "the kernel reclaims or kills"),
+    ("linux.resources.cpu.shares", BOTH, ""),
+    ("linux.resources.cpu.quota", BOTH, "on the host from the start of the process on; processors of the machine are rounded up from it"),
+    ("linux.resources.cpu.burst", GUEST, ""),
+    ("linux.resources.cpu.period", BOTH, ""),
+    ("linux.resources.cpu.realtimeRuntime", IGNORED, "not in version 2"),
+    ("linux.resources.cpu.realtimePeriod", IGNORED, "not in version 2"),
+    ("linux.resources.cpu.cpus", HOST, "processors of the host: where the virtual machine may run"),
+    ("linux.resources.cpu.mems", HOST, "memory nodes of the host"),
+    ("linux.resources.cpu.idle", GUEST, ""),
+    ("linux.resources.blockIO", IGNORED, "the files are not on a block device of the guest"),
+    ("linux.resources.hugepageLimits[]", IGNORED, "the guest has no huge pages set aside"),
+    ("linux.resources.network", IGNORED, "not in version 2"),
+    ("linux.resources.rdma", IGNORED, "the guest has no such devices"),
+    ("linux.rootfsPropagation", GUEST, ""),
+    ("linux.seccomp", BOTH, "compiled on the host by libseccomp, loaded in the guest"),
+    ("linux.seccomp.listenerPath", REFUSED, "notifications would have to leave the virtual machine"),
+    ("linux.seccomp.listenerMetadata", REFUSED, "with the listener"),
+    ("linux.sysctl", GUEST, "those of a namespace of the container"),
+    ("linux.maskedPaths", GUEST, ""),
+    ("linux.readonlyPaths", GUEST, ""),
+    ("linux.mountLabel", IGNORED, "the guest's kernel has no policy"),
+    ("linux.personality.domain", GUEST, ""),
+    ("linux.personality.flags", REFUSED, "as the specification has none"),
+    ("linux.timeOffsets", GUEST, ""),
+    ("linux.intelRdt", IGNORED, "a guest has no resctrl"),
+    ("vm", IGNORED, "the configuration file of the host says what runs virtual machines"),
+    ("solaris", IGNORED, "another platform"),
+    ("windows", IGNORED, "another platform"),
+    ("zos", IGNORED, "another platform"),
+)
+# fmt: on
+
+
+def refuse(spec: dict[str, Any]) -> None:
+    """Raise ``Unsupported`` for what a container must not be started without, and cannot have."""
+    linux = spec.get("linux") or {}
+    kinds = namespaces(spec)
+    if "network" not in kinds:
+        raise Unsupported(
+            "Host networking requested, not supported by runtime",
+            why="config.json: linux.namespaces has no network namespace",
+            hint="a container in a virtual machine has a network of its own",
+        )
+    if "user" in kinds or linux.get("uidMappings") or linux.get("gidMappings"):
+        raise Unsupported(
+            "user namespaces are not supported",
+            why="config.json: linux.namespaces asks for one",
+            hint="the container is isolated by its virtual machine: run it without --userns",
+        )
+    for index, mount in enumerate(spec.get("mounts") or ()):
+        if mount.get("uidMappings") or mount.get("gidMappings"):
+            raise Unsupported(
+                "id-mapped mounts are not supported",
+                why=f'config.json: mounts[{index}], at "{mount["destination"]}"',
+            )
+
+
+def page() -> str:
+    """The reference page, Markdown."""
+    lines = [
+        "# What becomes of each field of config.json",
+        "",
+        "<!-- generated by `make docs` from src/kata/oci/honoured.py -->",
+        "Runtime specification 1.2. Fields that are not here are unknown, and are kept as they are.",
+        "",
+        "| field | is honoured | how, or why not |",
+        "| --- | --- | --- |",
+    ]
+    for path, what, why in ROWS:
+        cell = f"**{what}**" if what in (REFUSED, IGNORED) else what
+        lines.append(f"| `{path}` | {cell} | {why} |")
+    return "\n".join(lines) + "\n"
