@@ -129,17 +129,23 @@ class Rootfs:
         data = options.data
         if fstype == "tmpfs" and "mode=" not in data:
             data = self._keep_mode(target, data)
+        copied = options.copy_up and fstype == "tmpfs" and self._is_directory(target)
         with _Opened(inroot.make_directory(self._root, target)) as fd:
             source = str(mount.get("source") or fstype)
-            flags = options.flags
-            if options.copy_up and fstype == "tmpfs":
-                flags &= ~sc.MS_RDONLY
+            flags = options.flags & ~sc.MS_RDONLY if copied else options.flags
             sc.mount(source, inroot.text_of(fd), fstype, flags, data or None)
-            if options.copy_up and fstype == "tmpfs":
+            if copied:
                 self._copy_up(fd, target, options)
         if options.propagation or options.attributes or options.attributes_cleared:
             with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
                 mounts.finish(inroot.text_of(fd), options)
+
+    def _is_directory(self, target: str) -> bool:
+        try:
+            os.close(inroot.open_path(self._root, target, os.O_DIRECTORY))
+        except OSError:
+            return False
+        return True
 
     def _copy_up(self, covered: int, target: str, options: mounts.Options) -> None:
         """Fill a new tmpfs with what the image has there, as ``tmpcopyup`` asks for."""
