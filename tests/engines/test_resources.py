@@ -13,7 +13,7 @@ def test_limits_and_their_change(engine, same):
     def limits(engine):
         flags = ("--memory=256m", "--memory-swap=256m", "--cpus=0.5", "--pids-limit=40")
         name = engine.up("--network=none", *flags, IMAGE, "sleep", "600")
-        many = "i=0; while [ $i -lt 60 ]; do sleep 3 & i=$((i+1)); done; echo all"
+        many = "i=0; while [ $i -lt 60 ]; do sleep 15 & i=$((i+1)); done; echo all"
         found = [engine("exec", name, "sh", "-c", many).out]
         engine.until(lambda: engine("exec", name, "true").code == 0)
         host = engine.inspect(name)["HostConfig"]
