@@ -135,7 +135,7 @@ vm.stop()
 def test_other_machine_types(run, kind):
     """A template of another machine type is made and copied like any."""
     script = f"""
-machine = replace(MACHINE, machine_type={kind!r}, network_slot=True)
+machine = replace(MACHINE, machine_type={kind!r}, nic_slots=1)
 vm = clone(machine)
 freeze.configured(vm, 60)
 tell(vm.death())
