@@ -212,6 +212,7 @@ class Agent:
             parked = self._launcher.root(request)
         else:
             parked = self._launcher.park(shares_network=self._network.look())
+            self._network.rehearse()
         gc.collect()
         gc.freeze()
         return parked
