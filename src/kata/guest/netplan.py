@@ -118,18 +118,21 @@ def _steps(before: State, after: State, names: Mapping[int, str]) -> Steps:
     renamed = renames({c.index: c.name for c in after.cards}, names)
     # a link is down while it gets another name, and what went by it must be made again
     fresh = {index for index, _ in renamed} | (there - set(known))
+    lost = [a for a in before.addresses if a not in after.addresses]
+    # with an address the kernel may take others of its net away, and routes
+    shaken = fresh | {address.index for address in lost}
     remove: list[Change] = []
     remove += [_delete(rt.DELROUTE, r) for r in before.routes if r not in after.routes]
     remove += [_delete(rt.DELNEIGH, n) for n in before.neighbours if n not in after.neighbours]
-    remove += [_delete(rt.DELADDR, a) for a in before.addresses if a not in after.addresses]
+    remove += [_delete(rt.DELADDR, a) for a in lost]
     remove += [_set(index, flags=0, mask=rt.UP) for index in gone]
     downs = dict.fromkeys(index for index, _ in renamed if index in known and index in there)
     remove += [_set(index, flags=0, mask=rt.UP) for index in downs]
     add: list[Change] = [_set(index, name=name) for index, name in renamed]
     changed = [c for c in after.cards if c.index in fresh or known[c.index] != c]
     add += [_card(card) for card in changed]
-    add += [_add(a) for a in after.addresses if a.index in fresh or a not in before.addresses]
-    again = bool(fresh)
+    add += [_add(a) for a in after.addresses if a.index in shaken or a not in before.addresses]
+    again = bool(shaken)
     add += [_add(r) for r in after.routes if again or r not in before.routes]
     add += [_add(n) for n in after.neighbours if again or n not in before.neighbours]
     return Steps(tuple(remove), tuple(add))
