@@ -69,7 +69,8 @@ class Pod:
 
     def link(self, outside, name="eth0", far="far0", mtu=1500, addresses=(), up=True):
         path = f"/proc/{os.getpid()}/fd/{outside}"
-        sh(self.namespace, f"ip link add {name} mtu {mtu} type veth peer {far} mtu {mtu} netns {path}")
+        ends = f"{name} mtu {mtu} type veth peer {far} mtu {mtu} netns {path}"
+        sh(self.namespace, f"ip link add {ends}")
         for address in addresses:
             nodad = " nodad" if ":" in address else ""
             sh(self.namespace, f"ip address add {address} dev {name}{nodad}")
@@ -157,7 +158,7 @@ def ping(namespace, address, seconds=30):
 
 
 def whole(namespace, address, size):
-    """Whether a datagram of ``size`` bytes gets there in one piece (its port is closed: a refusal)."""
+    """Whether a datagram of ``size`` bytes gets there in one piece: its port is closed."""
     sock = inside(namespace, socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: never fragment
     sock.connect((address, 9))

@@ -126,7 +126,7 @@ def _steps(before: State, after: State, names: Mapping[int, str]) -> Steps:
     remove += [_delete(rt.DELNEIGH, n) for n in before.neighbours if n not in after.neighbours]
     remove += [_delete(rt.DELADDR, a) for a in lost]
     remove += [_set(index, flags=0, mask=rt.UP) for index in gone]
-    downs = dict.fromkeys(index for index, _ in renamed if index in known and index in there)
+    downs = dict.fromkeys(index for index, _ in renamed)  # before Linux 6.2 it must be
     remove += [_set(index, flags=0, mask=rt.UP) for index in downs]
     add: list[Change] = [_set(index, name=name) for index, name in renamed]
     changed = [c for c in after.cards if c.index in fresh or known[c.index] != c]

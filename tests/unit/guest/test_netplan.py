@@ -75,6 +75,13 @@ def test_names_may_be_swapped():
     assert "add the address 10.1.0.2/24" in words(steps.add)
 
 
+def test_a_card_is_down_while_it_is_named():
+    """Kernels before 6.2 rename only links that are down."""
+    steps = netplan.steps(EMPTY, state(interface(A, "net0")), NAMES)
+    assert words(steps.remove) == ["change the link 2"]
+    assert words(steps.add) == ["change the link net0", "bring up the link net0"]
+
+
 @given(st.data())
 def test_renaming_never_meets_a_name_that_is_taken(data):
     """Whatever the names are and are to be, each step's name is free when it is taken."""

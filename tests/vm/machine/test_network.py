@@ -35,7 +35,7 @@ def run(prepared, root):
         head = f"CHECKOUT, DATA, ROOT = {CHECKOUT!r}, {prepared!r}, {root!r}\n"
         process = subprocess.run(
             [PYTHON, "-ISc", head + PRELUDE + text + "\nquit()"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=280,
+            capture_output=True, timeout=280,
         )  # fmt: skip
         assert process.returncode == 0, process.stderr.decode()
         return [json.loads(line) for line in process.stdout.splitlines()]
@@ -111,7 +111,8 @@ def fetch():
     return found.partition(b"\\r\\n\\r\\n")[2]
 tell(hashlib.sha256(until(fetch)).hexdigest(), pod.run("sha256sum /bin/busybox"))
 # two containers of a sandbox are in one network
-tell(hashlib.sha256(fetch()).hexdigest(), pod.run("wget -q -O - http://127.0.0.1:8080/busybox | sha256sum"))
+again = pod.run("wget -q -O - http://127.0.0.1:8080/busybox | sha256sum")
+tell(hashlib.sha256(fetch()).hexdigest(), again)
 pod.stop()
 """
     for here, there in run(SIMPLE.format(mtu=1500) + script):
@@ -201,16 +202,28 @@ for number in (1, 2):
     sh(outside, f"ip link set far{number} master br0")
     pods.append(pod)
 one, two = pods
-import kata.runtime.rpc
+TEMPLATES.find(MACHINE) or TEMPLATES.create(MACHINE, say=id)
+ready, go_on = os.pipe(), os.pipe()
+child = os.fork()  # a process starts one monitor: it must be single threaded then
+if child == 0:
+    two.start()
+    os.write(ready[1], b"x")
+    os.read(go_on[0], 1)
+    two.stop()
+    os._exit(0)
+os.read(ready[0], 1)
 one.start()
-two.started = None
-tell(0)
-"""
-    script = script.replace("one.start()\n", "one.start()\n") + """
-tell("only one sandbox to a process")
+out = one.run("ping -c 2 -W 20 10.1.0.2; ip neigh show 10.1.0.2; cat /proc/sys/kernel/random/uuid")
+macs = [json.loads(sh(p.namespace, "ip -j link show eth0"))[0]["address"] for p in pods]
+os.write(go_on[1], b"x")
+os.waitpid(child, 0)
+tell(out, *macs)
 one.stop()
 """
-    assert run(script)
+    [(out, own, other)] = run(script)
+    assert " 0% packet loss" in out
+    assert f"lladdr {other}" in out
+    assert own != other
 
 
 def test_where_cards_cannot_be_plugged(run):
