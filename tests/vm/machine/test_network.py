@@ -79,6 +79,24 @@ tell(*pod.stop())
     assert filters == []
 
 
+def test_the_monitor_has_a_tap_and_no_network(run):
+    """QEMU holds one tap by descriptor; it is in an empty namespace of its own, without rights."""
+    script = """
+proc = f"/proc/{pod.vm.pid}"
+held = [os.readlink(f"{proc}/fd/{n}") for n in os.listdir(f"{proc}/fd")]
+status = dict(line.split(":\\t") for line in open(f"{proc}/status").read().splitlines())
+links = [line.split(":")[0].strip() for line in open(f"{proc}/net/dev").readlines()[2:]]
+tell(held.count("/dev/net/tun"), links, status["CapEff"], status["Seccomp"])
+mine = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if int(n) > 2
+        and os.path.lexists(f"/proc/self/fd/{n}")]
+tell(mine.count("/dev/net/tun"))
+pod.stop()
+"""
+    (taps, links, rights, filtered), (ours,) = run(SIMPLE.format(mtu=1500) + script)
+    assert (taps, links, int(rights, 16), filtered) == (1, ["lo"], 0, "2")
+    assert ours == 0
+
+
 def test_megabytes_go_both_ways(run):
     """TCP carries files whole, out of the guest and into it."""
     script = """

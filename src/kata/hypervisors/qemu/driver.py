@@ -53,6 +53,11 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
         machine, file_share=bindings.share >= 0, generation_id=machine.generation_id,
         network=bool(bindings.nics),
     )  # fmt: skip
+    if wants_taps(machine, bindings):
+        raise HostError(
+            f"the template has {machine.nic_slots} network cards, {len(bindings.nics)} taps "
+            "were given",
+        )
     wiring = Wiring(
         memory_file=bindings.memory >= 0,
         restore=bindings.state >= 0,
@@ -87,6 +92,12 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
         os.close(errors_theirs)
     watch = Watch(process, monitor[0], console[0], errors_ours)
     return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
+
+
+def wants_taps(machine: Machine, bindings: Bindings) -> bool:
+    """Whether a card of a restored machine has no tap: its guest counts on what a tap does."""
+    slots = {slot for slot, _, _ in bindings.nics}
+    return bindings.state >= 0 and slots != set(range(machine.nic_slots))
 
 
 class _Root:
