@@ -49,6 +49,7 @@ class Link:
     kind: str = ""
     medium: int = ETHERNET
     parent: int = 0
+    master: int = 0
     permanent_mac: str = ""
 
     @property
@@ -147,7 +148,8 @@ def parse_link(body: bytes) -> Link:
     return Link(
         index=index, name=nl.text_of(found.get(3)), mac=mac_of(found.get(1)),
         mtu=nl.number_of(found.get(4)), flags=flags, kind=nl.text_of(info.get(1)), medium=medium,
-        parent=nl.number_of(found.get(5)), permanent_mac=mac_of(found.get(54)),
+        parent=nl.number_of(found.get(5)), master=nl.number_of(found.get(10)),
+        permanent_mac=mac_of(found.get(54)),
     )  # fmt: skip
 
 

@@ -76,6 +76,7 @@ class Network:
         self._watch: Watch | None = None
         self._taps: dict[int, Tap] = {}
         self._plan = Plan()
+        self._told: bytes | None = b""  # what the guest has been told, as far as anybody knows
 
     def __enter__(self) -> Self:
         try:
@@ -85,13 +86,8 @@ class Network:
             self.close()
             raise
         if self._plan.refused:
-            name, kind = self._plan.refused[0]
             self.close()
-            raise Unsupported(
-                f'the network link "{name}" cannot be given to a virtual machine', why=kind,
-                hint="veth, macvlan, ipvlan, vlan and hardware links can, "
-                f"{MOST_ENDPOINTS} at most",
-            )  # fmt: skip
+            raise _refusal(self._plan)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -192,8 +188,10 @@ class Network:
                 made.mtu = endpoint.mtu
             if made.target != endpoint.link.index:
                 self._connect(sock, made, endpoint.link.index)
-        before, self._plan = self._plan, found
-        return request(before).encode() != request(found).encode()
+        self._plan = found
+        wanted = request(found).encode()
+        same, self._told = self._told == wanted, wanted
+        return not same
 
     @staticmethod
     def _connect(sock: Rtnetlink, made: Tap, target: int) -> None:
@@ -208,8 +206,9 @@ class Network:
     ) -> None:  # fmt: skip
         """From now on, until ``close``, call ``changed`` when the guest is to be told something.
 
-        Called by a thread of its own, once at first if something changed since it was looked at;
-        ``unplugged`` may have cards then. ``failed`` gets what went wrong meanwhile.
+        Called by a thread of its own (which must not ``close``), once at first if something
+        changed since it was looked at; ``unplugged`` may have cards then. ``failed`` gets what
+        went wrong meanwhile; what ``changed`` could not tell is told again at the next change.
         """
         from kata.errors import KataError
 
@@ -218,10 +217,14 @@ class Network:
             return
 
         def look() -> None:
+            refused = self._plan.refused
             try:
                 if self.refresh():
                     changed(self)
+                if self._plan.refused and self._plan.refused != refused:
+                    raise _refusal(self._plan)
             except KataError as error:
+                self._told = None
                 failed(error)
 
         self._watch = Watch(events, look)
@@ -273,6 +276,14 @@ def new_namespace(path: str = "") -> int:
         return new_network(path)
     except OSError as error:
         raise HostError("cannot make a network namespace", why=_reason(error)) from None
+
+
+def _refusal(plan: Plan) -> Unsupported:
+    name, kind = plan.refused[0]
+    return Unsupported(
+        f'the network link "{name}" cannot be given to a virtual machine', why=kind,
+        hint=f"veth, macvlan, ipvlan, vlan and hardware links can, {MOST_ENDPOINTS} at most",
+    )  # fmt: skip
 
 
 def _reason(error: OSError) -> str:

@@ -84,8 +84,10 @@ def plan(observed: Observed, slots: Mapping[int, int]) -> Plan:
 
 
 def _is_used(link: rt.Link, configured: set[int]) -> bool:
-    """Neither loopback nor a tunnel's fallback device (``tunl0``, …), which is there unasked."""
-    return not link.flags & rt.LOOPBACK and (link.up or link.index in configured)
+    """Neither loopback, nor part of a bridge or bond, nor a fallback device (``tunl0``, …)."""
+    if link.flags & rt.LOOPBACK or link.master:
+        return False
+    return link.up or link.index in configured
 
 
 def _slots(links: list[rt.Link], slots: Mapping[int, int]) -> dict[int, int]:

@@ -124,6 +124,37 @@ def test_what_happens_before_the_watch_is_not_missed(wired):
         until(lambda: told and len(told[-1].interfaces[0].addresses) >= 2)
 
 
+def test_what_failed_is_told_again(wired):
+    """An error while telling reaches the caller, and the next change is told in full."""
+    told, failures = [], []
+
+    def changed(network):
+        told.append(network.guest_request())
+        if len(told) == 1:
+            raise HostError("it did not work")
+
+    with Network(wired.fd) as network:
+        network.watch(changed, failures.append)
+        wired.ip("address add 10.1.0.3/24 dev eth0")
+        until(lambda: failures)
+        wired.ip("link set lo mtu 60000")  # nothing that matters, and yet the guest is told
+        until(lambda: len(told) > 1)
+    assert str(failures[0]) == "it did not work"
+    assert told[0].encode() == told[1].encode()
+
+
+def test_a_link_of_another_kind_that_comes_later(wired):
+    """It is reported by name; what is connected stays so."""
+    failures = []
+    with Network(wired.fd) as network:
+        network.watch(lambda _: None, failures.append)
+        wired.ip("tuntap add dev tun7 mode tun")
+        wired.ip("address add 10.9.0.1/24 dev tun7")
+        until(lambda: failures)
+        assert len(network.plan.endpoints) == 1
+    assert 'the network link "tun7" cannot be given' in str(failures[0])
+
+
 def test_links_that_go_free_their_slot(pod, outside):
     """A removed link is no interface any more; the next one gets its card."""
     with Network(pod.fd) as network:

@@ -40,7 +40,8 @@ def test_loopback_and_fallback_devices_are_passed_over():
     """What the kernel makes unasked is no endpoint, and no error."""
     tunnel = rt.Link(2, "tunl0", mtu=1480, kind="ipip", medium=768)
     idle = replace(ETH1, flags=0)
-    found = plan(links(tunnel, idle), {})
+    part = replace(ETH1, index=9, name="port", master=12)
+    found = plan(links(tunnel, idle, part), {})
     assert found.endpoints == found.refused == ()
 
 
