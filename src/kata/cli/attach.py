@@ -30,42 +30,6 @@ _FORWARDED = (
 _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
-class StandardStreams:
-    """Which descriptors the supervisor gets for the standard streams, and the relay of stdin."""
-
-    def __init__(self, *, interactive: bool, terminal: bool) -> None:
-        self._opened: list[int] = []
-        self.relay = -1
-        self.stdin = self._stdin() if interactive else -1
-        self.stdout = 1 if _is_open(1) else self._null(os.O_WRONLY)
-        self.stderr = -1 if terminal else 2 if _is_open(2) else self._null(os.O_WRONLY)
-
-    def _stdin(self) -> int:
-        if not _is_open(0):
-            return self._null(os.O_RDONLY)
-        if not is_terminal(0):
-            return 0
-        reader, self.relay = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self.relay, False)
-        self._opened.append(reader)
-        return reader
-
-    def _null(self, flags: int) -> int:
-        fd = os.open("/dev/null", flags | os.O_CLOEXEC)
-        self._opened.append(fd)
-        return fd
-
-    def wanted(self) -> list[tuple[int, int]]:
-        """(stream, descriptor) of those to pass, in order."""
-        pairs = enumerate((self.stdin, self.stdout, self.stderr))
-        return [(stream, fd) for stream, fd in pairs if fd >= 0]
-
-    def handed_over(self) -> None:
-        """The supervisor has its copies: close ours."""
-        while self._opened:
-            os.close(self._opened.pop())
-
-
 class Attachment:
     """Waits for a process in a container while passing on signals, input and window sizes."""
 
@@ -202,11 +166,3 @@ def _drain(fd: int) -> bytes:
         return os.read(fd, 512)
     except BlockingIOError:
         return b""
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True

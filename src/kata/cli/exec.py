@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.attach import Attachment
 from kata.cli.run_request import read_file, terminal_size
+from kata.cli.streams import StandardStreams
 from kata.config.load import load
 from kata.errors import InvalidInput, KataError, WrongState
 from kata.oci import options as values

@@ -7,14 +7,11 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
-from kata.cli.attach import Attachment, StandardStreams
-from kata.cli.terminal import is_terminal
+from kata.cli.streams import StandardStreams
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
-from kata.runtime.control import ControlClient
 from kata.runtime.store import ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
-from kata.wire.agent_api import Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +60,7 @@ def _check(options: Options) -> None:
             why="it makes namespaces, devices and a user id for the virtual machine",
             hint="sudo kata run …",
         )
-    if options.tty and options.interactive and not options.detach and not is_terminal(0):
+    if options.tty and options.interactive and not options.detach and not _is_terminal():
         raise InvalidInput(
             "the input device is not a TTY", hint="leave out -t when standard input is a pipe"
         )
@@ -75,6 +72,12 @@ def _check(options: Options) -> None:
         from kata.cli.numbers import seconds
 
         seconds(options.stop_timeout, "--stop-timeout")
+
+
+def _is_terminal() -> bool:
+    from kata.cli.terminal import is_terminal
+
+    return is_terminal(0)
 
 
 def _say(text: str) -> None:
@@ -138,7 +141,13 @@ class _Run:
         else:
             standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
             streams, relay = dict(standard.wanted()), standard.relay
-        client = ControlClient(self._fork(lock, streams))
+        channel = self._fork(lock, streams)
+        # the supervisor has begun already and needs none of these
+        from kata.cli.attach import Attachment
+        from kata.runtime.control import ControlClient
+        from kata.wire.agent_api import Empty
+
+        client = ControlClient(channel)
         if not options.detach:
             standard.handed_over()
         attachment = Attachment(client, "", terminal=options.tty, relay=relay)
@@ -160,18 +169,16 @@ class _Run:
         return answer.exit_code
 
     def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
-        from kata.runtime.supervisor import Supervisor, supervise
+        from kata.runtime.birth import Child
 
         ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         self._supervisor = os.fork()
         if self._supervisor == 0:
             self._marks.mark("forked")
             owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
-            supervisor = Supervisor(
-                self._asked, self._config, self._store, self._state, self._marks
-            )
+            child = Child(self._asked, self._config, self._store, self._state, self._marks)
             log = f"{self._store.directory(self._state.id)}/supervisor.log"
-            supervise(supervisor, theirs, owned, {lock}, log)
+            child.supervise(theirs, owned, {lock}, log)
         theirs.close()
         os.close(lock)
         return ours

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from kata.cli.parse import UsageError
-from kata.cli.terminal import is_terminal, size
 from kata.errors import InvalidInput, NotFound
 from kata.oci import options as values
 from kata.oci.defaults import (
@@ -270,4 +269,6 @@ def read_file(path: str) -> bytes:
 
 def terminal_size() -> tuple[int, int]:
     """Rows and columns of the caller's terminal, zeros if there is none."""
+    from kata.cli.terminal import is_terminal, size
+
     return size(0) if is_terminal(0) else size(1) if is_terminal(1) else (0, 0)

@@ -184,11 +184,14 @@ def _check_executable(path: str) -> None:
         raise CommandNotExecutable(f'exec: "{path}": permission denied')
 
 
-def execute(path: str, args: list[str], env: dict[str, str]) -> None:
+def execute(
+    path: str, args: list[str] | list[bytes], env: dict[str, str] | dict[bytes, bytes]
+) -> None:
     """Become the program; returns never. Raises ``CommandNotFound`` or ``CommandNotExecutable``."""
     try:
         os.execve(path, args, env)
     except OSError as error:
+        _check_executable(path)
         message = f"exec {path}: {_why(error)}"
         if error.errno == _ENOENT:  # the interpreter of a script, or the loader, is missing
             raise CommandNotFound(message) from None

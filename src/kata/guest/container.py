@@ -117,7 +117,7 @@ class Container:
         return self.group.event("memory.events", "oom_kill") > 0
 
     def watch_oom(self, callback: Callable[[str], None]) -> None:
-        """Call back with the id whenever the kernel killed a process for want of memory."""
+        """Call back with the id whenever the kernel killed a process for want of memory, or has."""
         seen = 0
 
         def changed(_text: str) -> None:
@@ -128,6 +128,7 @@ class Container:
                 callback(self.id)
 
         self._watch("memory.events", changed)
+        changed("")
 
     def freeze(self, frozen: bool) -> Outcome:  # noqa: FBT001 - a state, not an option
         """Stop or continue every process; the outcome is there when all have."""

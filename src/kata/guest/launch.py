@@ -10,7 +10,7 @@ from select import EPOLLIN
 
 from kata.errors import GuestError, InvalidInput, WrongState
 from kata.guest import pipes as wires
-from kata.guest import prepared, spawn, staged
+from kata.guest import prepared, settled, spawn, staged
 from kata.guest.child import Child
 from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         CreateContainerRequest,
         ExecRequest,
         PrepareRequest,
+        Program,
         Seccomp,
     )
 
@@ -58,6 +59,7 @@ class Launcher:
         self._made = 0
         self._parked: prepared.Parked | None = None
         self._rooted: prepared.Root | None = None
+        self._settled: Process | None = None  # that of the parked child, once that is settled
         os.makedirs(run, 0o700, exist_ok=True)
 
     def park(self, *, shares_network: bool = False) -> Outcome:
@@ -84,19 +86,33 @@ class Launcher:
             raise WrongState("there is no parked container without a root")
         spec = document(request.spec, "the container's specification")
         points = tuple(self._storages.mount(storage) for storage in request.storages)
+        seccomp, flags = _filter_of(request.seccomp)
+        kinds, process = namespaces(spec), spec.get("process")
         rooted = prepared.Root(
-            tuple(s.encode() for s in request.storages), root_part(spec), points
-        )
+            tuple(s.encode() for s in request.storages), root_part(spec), points, kinds,
+            process is not None,
+            prepared.make_files(self._directory(parked.group), request.files),
+        )  # fmt: skip
         mounted = any(s.mount_point == spec["root"]["path"] for s in request.storages)
         if parked.shares_network:
             spec = in_shared_network(spec)
-        wires.send_plan(
-            parked.pipes.go, {prepared.ROOTED: True, "spec": spec, "mounted": mounted}
-        )
+        wires.send_plan(parked.pipes.go, {
+            prepared.ROOTED: True, "spec": spec, "mounted": mounted, "process": process,
+            "seccomp": seccomp, "seccomp_flags": flags, "files": rooted.files.sources(),
+            "streams": (False, True, True), "init": False,
+        })  # fmt: skip
         outcome = Outcome()
 
         def made() -> None:
             self._rooted = rooted
+            if rooted.settled and kinds.get("uts") == "":
+                # what names this machine names its first container, which may not do it any more
+                ns.enter("uts", ns.path_of("uts", parked.pid))
+            if rooted.settled:
+                pid, pipes = parked.pid, parked.pipes
+                process = Process(self._loop, "", pid, pipes, terminal=False, alone=True)
+                process.watch_output()
+                self._settled = process
 
         self._await(parked, prepared.ROOTED, outcome, made)
         return outcome
@@ -122,6 +138,10 @@ class Launcher:
 
         self._loop.watch(parked.pipes.report, EPOLLIN, ready)
 
+    def _directory(self, group: Group) -> str:
+        """Where the files of the container with this group are kept."""
+        return f"{self._run}/{os.path.basename(group.path)}"
+
     def _new_group(self) -> Group:
         self._made += 1
         group = Group(f"{self._cgroup}/c{self._made}")
@@ -130,12 +150,42 @@ class Launcher:
 
     def create(self, request: CreateContainerRequest) -> Container:
         """Fork the first process of a new container, or wake the parked child for it."""
+        if request.program is not None:
+            return self._run_settled(request, request.program)
         spec = document(request.spec, "the container's specification")
         try:
             return self._create(request, spec)
         except MALFORMED as error:
             why = f"{type(error).__name__}: {error}"
             raise InvalidInput("the container's specification is malformed", why=why) from None
+
+    def _run_settled(self, request: CreateContainerRequest, program: Program) -> Container:
+        """Tell the settled child its program."""
+        parked, rooted, process = self._parked, self._rooted, self._settled
+        if parked is None or rooted is None or process is None:
+            raise WrongState("there is no container that waits for a program")
+        files = rooted.files
+        same = tuple(f.path for f in request.files) == files.paths
+        if not (same and request.stdout and request.stderr and program.args):
+            raise InvalidInput("the container was prepared with other files or streams")
+        container = Container(self._loop, request.container_id, parked.group, rooted.kinds)
+        try:
+            if program.resources:
+                parked.group.set(document(program.resources, "resources"))
+        except BaseException:
+            self._discard_parked()
+            raise
+        self._rooted = self._parked = self._settled = None
+        container.storages += rooted.points
+        # nothing is closed on the way to the program
+        container.held = (*parked.namespaces, parked.devices_fd, *files.fds)
+        container.directory = files.directory
+        for fd, file in zip(files.fds, request.files, strict=True):
+            os.pwrite(fd, file.content, 0)
+        told = settled.told(program.args, program.env, stdin=request.stdin)
+        process.begin(wires.packed(told), stdin=request.stdin)
+        container.init = process
+        return container
 
     def _create(self, request: CreateContainerRequest, spec: Spec) -> Container:
         wanted = namespaces(spec)
@@ -174,7 +224,7 @@ class Launcher:
         if rooted is None:
             return self._parked if fits else None
         if (
-            fits and root_part(spec) == rooted.part
+            fits and not rooted.settled and root_part(spec) == rooted.part
             and tuple(s.encode() for s in request.storages) == rooted.storages
         ):  # fmt: skip
             return self._parked
@@ -184,7 +234,12 @@ class Launcher:
     def _hand_over_root(self) -> None:
         """What a prepared root stands on is the container's from now on, or nobody's."""
         rooted, self._rooted = self._rooted, None
-        for point in reversed(rooted.points if rooted else ()):
+        if rooted is None:
+            return
+        for fd in rooted.files.fds:
+            os.close(fd)
+        _remove_directory(rooted.files.directory)
+        for point in reversed(rooted.points):
             self._storages.release(point)
 
     def _give_up(self, container: Container, parked: prepared.Parked | None) -> None:
@@ -197,6 +252,9 @@ class Launcher:
 
     def _discard_parked(self) -> None:
         parked, self._parked = self._parked, None
+        process, self._settled = self._settled, None
+        if process is not None:
+            process.close()
         self._hand_over_root()
         if parked is not None:
             for fd in (parked.devices_fd, *parked.namespaces):
@@ -263,7 +321,7 @@ class Launcher:
                 contents.append((file.path, file.content, file.mode & 0o7777 or 0o644))
                 continue
             if not container.directory:
-                container.directory = f"{self._run}/{os.path.basename(container.group.path)}"
+                container.directory = self._directory(container.group)
                 os.mkdir(container.directory, 0o700)
             source = f"{container.directory}/{number}"
             fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -355,10 +413,15 @@ class Launcher:
         for point in reversed(container.storages):
             self._storages.release(point)
         container.storages.clear()
-        if container.directory:
-            for name in os.listdir(container.directory):
-                os.unlink(f"{container.directory}/{name}")
-            os.rmdir(container.directory)
+        _remove_directory(container.directory)
+
+
+def _remove_directory(path: str) -> None:
+    """Remove a container's files, if it has any."""
+    if path:
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
 
 
 def _in_sandbox_network(wanted: dict[str, str]) -> bool:

@@ -26,8 +26,11 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = epoll()
         self._handlers: dict[int, Handler] = {}
+        self._events: dict[int, int] = {}
         self._children: dict[int, ExitHandler] = {}
         self._after: Callable[[], None] | None = None
+        self._last: list[Callable[[], None]] = []
+        self._next: list[Callable[[], None]] = []
         self._running = True
         self._woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
@@ -36,15 +39,18 @@ class Loop:
 
     def watch(self, fd: int, events: int, handler: Handler) -> None:
         """Call ``handler`` with the events that ``fd`` has; replaces what was asked before."""
-        if fd in self._handlers:
-            self._epoll.modify(fd, events)
-        else:
+        known = self._events.get(fd)
+        if known is None:
             self._epoll.register(fd, events)
+        elif known != events:
+            self._epoll.modify(fd, events)
+        self._events[fd] = events
         self._handlers[fd] = handler
 
     def forget(self, fd: int) -> None:
         """Call no handler for ``fd`` any more; to be done before it is closed."""
         if self._handlers.pop(fd, None) is not None:
+            del self._events[fd]
             self._epoll.unregister(fd)
 
     def on_exit(self, pid: int, handler: ExitHandler) -> None:
@@ -55,6 +61,14 @@ class Loop:
         """Call this after every batch of handlers: the place to write what they collected."""
         self._after = callback
 
+    def at_last(self, callback: Callable[[], None]) -> None:
+        """Call this once, at the very end of this batch: what wakes another process."""
+        self._last.append(callback)
+
+    def next_time(self, callback: Callable[[], None]) -> None:
+        """Call this once, at the end of the batch after this one: what nobody waits for."""
+        self._next.append(callback)
+
     def stop(self) -> None:
         """Let ``run`` return after the handlers of this batch."""
         self._running = False
@@ -63,12 +77,17 @@ class Loop:
         """Serve until ``stop``."""
         self._running = True
         while self._running:
+            due, self._next = self._next, []
             for fd, events in self._epoll.poll(-1, _BATCH):
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler(events)
             if self._after is not None:
                 self._after()
+            due += self._last
+            self._last = []
+            for callback in due:
+                callback()
 
     def _reap(self, _events: int) -> None:
         """Take the status of every child that ended; orphans are only taken note of."""

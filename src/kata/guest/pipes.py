@@ -66,10 +66,14 @@ class Pipes:
         self.go = self.report = -1
 
 
+def packed(body: bytes) -> bytes:
+    """A plan or program as it is sent to a parked child: with its length."""
+    return len(body).to_bytes(4, "little") + body
+
+
 def send_plan(fd: int, plan: dict[str, Any]) -> None:
     """Hand a plan to a parked child."""
-    body = marshal.dumps(plan)
-    rest = memoryview(len(body).to_bytes(4, "little") + body)
+    rest = memoryview(packed(marshal.dumps(plan)))
     while rest:
         rest = rest[os.write(fd, rest) :]
 
@@ -81,6 +85,18 @@ def receive_plan(fd: int) -> dict[str, Any] | None:
     body = _read_exactly(fd, size) if head and size <= _MAX_PLAN else b""
     plan: dict[str, Any] | None = marshal.loads(body) if body else None
     return plan
+
+
+def receive_program(fd: int) -> tuple[bytes, bool]:
+    """Wait for a settled child's program (in the child), and whether it was let go with it.
+
+    It is empty if the agent is gone.
+    """
+    data = os.read(fd, _MAX_REPORT)
+    while data and len(data) < (end := 4 + int.from_bytes(data[:4], "little")):
+        part = os.read(fd, end + 1 - len(data))
+        data = data + part if part else b""
+    return (data[4:end], len(data) > end) if data else (b"", False)
 
 
 def _read_exactly(fd: int, size: int) -> bytes:

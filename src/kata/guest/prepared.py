@@ -11,6 +11,7 @@ import os
 from kata.guest import pipes, rootfs, spawn, staged
 from kata.guest.child import Child, write_parameters
 from kata.guest.confine import new_keyring
+from kata.guest.settled import Settled
 from kata.linux import capabilities, devicefilter, mounts, sysctl
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
@@ -18,7 +19,7 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from kata.guest.spec import Spec
     from kata.linux.cgroup2 import Group
@@ -42,12 +43,44 @@ class Parked:
 
 
 @record
+class Files:
+    """Small files bound into a container, by the paths they have there; open for writing."""
+
+    paths: tuple[str, ...] = ()
+    fds: tuple[int, ...] = ()
+    directory: str = ""
+
+    def sources(self) -> list[tuple[str, str, bool]]:
+        """As (path in the container, path in the guest, read-only)."""
+        return [(path, f"{self.directory}/{n}", False) for n, path in enumerate(self.paths)]
+
+
+@record
 class Root:
-    """The root that a parked child has made: of what, and the mount points it stands on."""
+    """The root that a parked child has made: of what, and the mount points it stands on.
+
+    ``settled``: its process is confined too, and waits for the content of its files and a program.
+    """
 
     storages: tuple[bytes, ...]
     part: Spec
     points: tuple[str, ...]
+    kinds: dict[str, str]
+    settled: bool
+    files: Files
+
+
+def make_files(directory: str, paths: list[str]) -> Files:
+    """Empty files, to be bound at ``paths``."""
+    if not paths:
+        return Files()
+    os.mkdir(directory, 0o700)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    fds = []
+    for number, _ in enumerate(paths):
+        fds.append(os.open(f"{directory}/{number}", flags, 0o600))
+        os.fchmod(fds[-1], 0o644)
+    return Files(tuple(paths), tuple(fds), directory)
 
 
 def fits(wanted: dict[str, str], bounding: list[str], *, shares_network: bool = False) -> bool:
@@ -101,7 +134,9 @@ def _wait_parked(stage: str, group: Group, wires: pipes.Pipes, own: tuple[str, .
     plan = pipes.receive_plan(wires.child_go)
     rooted = plan is not None and bool(plan.get(ROOTED))
     if plan is not None and rooted:
-        make_root(plan["spec"], stage, mounted=plan["mounted"])
+        make_root(plan["spec"], stage, mounted=plan["mounted"], files=plan["files"])
+        if plan["process"]:
+            _wait_settled(plan, wires)
         pipes.report(wires.child_report, ROOTED)
         plan = pipes.receive_plan(wires.child_go)
     if plan is not None:
@@ -110,12 +145,28 @@ def _wait_parked(stage: str, group: Group, wires: pipes.Pipes, own: tuple[str, .
     os._exit(0)
 
 
-def make_root(spec: Spec, stage: str, *, mounted: bool) -> None:
-    """Build, enter and protect the root of a container whose process is not known yet."""
+def _wait_settled(plan: dict[str, Any], wires: pipes.Pipes) -> NoReturn:
+    child = Settled(plan, wires.child_go, wires.child_report, wires.child_stdio)
+    child.settle(capabilities.mask_of(staged.CAPABILITIES))
+    pipes.report(wires.child_report, ROOTED)
+    program, let_go = pipes.receive_program(wires.child_go)
+    if program:
+        child.run(program, let_go=let_go)
+    os._exit(0)
+
+
+def make_root(
+    spec: Spec, stage: str, *, mounted: bool, files: list[tuple[str, str, bool]]
+) -> None:
+    """Build, enter and protect the root of a container whose process is not known yet.
+
+    ``files`` are bound; without them, those that are written later are made in a root of its own.
+    """
     os.umask(0)
     write_parameters(spec, parked=True)
     root = rootfs.Rootfs(spec, stage, staged.of(spec), mounted=mounted)
-    root.build([], [(path, b"", 0o644) for path in staged.FILES] if mounted else [])
+    own = mounted and not files
+    root.build(files, [(path, b"", 0o644) for path in staged.FILES] if own else [])
     root.enter()
     root.hide()
 

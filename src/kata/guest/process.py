@@ -58,6 +58,7 @@ class Process:
         self.ready, self.started, self.exited = Outcome(), Outcome(), Outcome()
         self.streams: dict[int, Stream] = {}
         self._loop, self._pipes = loop, pipes
+        self._kept: Stream | None = None
         self._alone = alone  # its end is the end of all that share its streams
         self._console = -1
         self._reports = wires.Reports()
@@ -67,6 +68,23 @@ class Process:
         loop.on_exit(pid, self._ended)
         if not terminal:
             self._attach_pipes()
+        self._program = b""  # for a settled child, while it was not sent
+
+    def watch_output(self) -> None:
+        """Watch the output of a settled child, which has none yet."""
+        for stream in self.streams.values():
+            if isinstance(stream, Output):
+                stream.watch()
+
+    def begin(self, program: bytes, *, stdin: bool) -> None:
+        """Tell a settled child its program, at the end of the batch: with the start, if it comes.
+
+        An input that is not wanted is kept, for it takes time to close.
+        """
+        if not stdin:
+            self._kept = self.streams.pop(STDIN)
+        self._program = program
+        self._loop.at_last(self._send_program)
 
     def start(self) -> Outcome:
         """Let it execute its program, once it is ready for it."""
@@ -101,6 +119,9 @@ class Process:
         """Give up its streams and terminal."""
         for stream in self.streams.values():
             stream.close()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         if self._console >= 0:
             os.close(self._console)
             self._console = -1
@@ -129,9 +150,21 @@ class Process:
         if self._pipes.go < 0:
             return
         self._went = True
+        if self._program:
+            self._program += b"\1"
+        else:
+            self._send(b"\1")
+
+    def _send_program(self) -> None:
+        program, self._program = self._program, b""
+        self._send(program)
+
+    def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
         try:
-            os.write(self._pipes.go, b"\1")
-        except BrokenPipeError:
+            while rest:
+                rest = rest[os.write(self._pipes.go, rest) :]
+        except OSError:
             pass  # it ended: its reports or its exit say why
 
     def _reports_ready(self, _events: int) -> None:

@@ -262,7 +262,11 @@ class Agent:
         container.init.exited.then(gone)
 
     def _started(self, container: Container, value: Message | KataError) -> None:
-        if not isinstance(value, KataError) and container.init.exited.value is None:
+        if not isinstance(value, KataError):
+            self.loop.next_time(lambda: self._watch(container))
+
+    def _watch(self, container: Container) -> None:
+        if container.init.exited.value is None:
             container.watch_oom(self._oom)
 
     def start(self, request: api.ContainerRequest) -> Outcome:

@@ -82,6 +82,10 @@ class Output(Stream):
         self._left: int | None = None  # bytes to deliver until the end, once that is known
         self._queued = False
 
+    def watch(self) -> None:
+        """Watch the descriptor before the host opens the stream, to be the quicker then."""
+        self._loop.watch(self._fd, EPOLLIN, self._readable)
+
     def _begin(self) -> None:
         self._window = SendWindow()
         if self._fd < 0:
@@ -119,7 +123,10 @@ class Output(Stream):
 
     def _readable(self, _events: int) -> None:
         channel = self._channel
-        if self._fd < 0 or channel is None or self._queued:
+        if self._fd < 0 or self._queued:
+            return
+        if channel is None:
+            self._loop.forget(self._fd)  # the host's opening resumes
             return
         if not self._window.available:
             self._loop.forget(self._fd)  # a grant resumes

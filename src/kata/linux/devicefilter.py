@@ -32,6 +32,7 @@ _DENY_ALL = (False, 0, _ANY, _ANY, _ALL)
 _MAX_RULES = 1024
 _INSTRUCTION = Struct("<BBhi")
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
+_TRIES = 5  # as libbpf has it
 _TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI = 15, 6, 2
 
 
@@ -102,6 +103,18 @@ def _op(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) 
     return _INSTRUCTION.pack(code, src << 4 | dst, offset, value)
 
 
+def _load(attributes: bytes) -> int:
+    """Load a program; the kernel gives up with EAGAIN when a signal comes while it verifies."""
+    for _ in range(_TRIES - 1):
+        try:
+            return syscall(SYS_BPF, _PROG_LOAD, attributes, len(attributes))
+        except BlockingIOError:
+            continue
+    return syscall(
+        SYS_BPF, _PROG_LOAD, attributes, len(attributes), what="load the device filter"
+    )  # fmt: skip
+
+
 def attach(group: str, program: bytes, replaces: int = -1) -> int:
     """Attach a program to a control group's directory; a descriptor of the program.
 
@@ -112,7 +125,7 @@ def attach(group: str, program: bytes, replaces: int = -1) -> int:
         _TYPE_CGROUP_DEVICE, len(program) // 8, ctypes.addressof(code), ctypes.addressof(name),
         0, 0, 0, 0, 0,
     )  # fmt: skip
-    fd = syscall(SYS_BPF, _PROG_LOAD, load, len(load), what="load the device filter")
+    fd = _load(load)
     directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         how = Struct("<IIII").pack(directory, fd, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI)

@@ -7,8 +7,10 @@ from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
 from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
+from kata.oci.defaults import DEFAULT_CAPABILITIES
 from kata.runtime import guest_image
-from kata.runtime.planning import is_usual, preparation
+from kata.runtime.planning import is_settled, is_usual, preparation
+from kata.runtime.seccomp import container_filter
 from kata.runtime.template import Preparation, Template, Templates
 from kata.wire.record import record, replace
 
@@ -32,6 +34,7 @@ class Launch:
     template: Template | None
     reason: str
     kernel_release: str
+    settled: bool = False  # the template holds the container, but for its program
 
 
 def describe(
@@ -117,9 +120,9 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
         return launch
     known = templates(config, launch.program)
     if config.factory.image_templates and is_usual(request):
-        found = _of_image(request, config, launch.machine, known, say)
+        found = _of_image(request, config, launch, known, say)
         if found is not None:
-            return replace(launch, template=found)
+            return replace(launch, template=found, settled=is_settled(request))
     return replace(launch, template=_of_machine(launch.machine, known, say))
 
 
@@ -128,11 +131,17 @@ def _of_machine(machine: Machine, known: Templates, say: Callable[[str], None]) 
 
 
 def _of_image(
-    request: RunRequest, config: Config, machine: Machine, known: Templates,
+    request: RunRequest, config: Config, launch: Launch, known: Templates,
     say: Callable[[str], None],
 ) -> Template | None:  # fmt: skip
     """A template in which the image's files are mounted; None if it cannot be made."""
-    name, root = preparation(request, machine.block_slots)
+    machine, seccomp = launch.machine, None
+    if is_settled(request):
+        seccomp = container_filter(
+            request.seccomp, DEFAULT_CAPABILITIES, launch.kernel_release,
+            data_root=config.runtime.data_root,
+        )  # fmt: skip
+    name, root = preparation(request, machine.block_slots, seccomp)
     prepared = replace(machine, prepared=name)
     found = known.find(prepared)
     if found is not None:

@@ -6,10 +6,12 @@ the root was made of; what differs from container to container is not part of it
 
 from __future__ import annotations
 
+import os
+
 from kata.oci.defaults import DEFAULT_CAPABILITIES, container_spec
 from kata.storage import plan as storage
 from kata.wire import quickjson
-from kata.wire.agent_api import PrepareRequest
+from kata.wire.agent_api import CreateContainerRequest, File, PrepareRequest, Program, Seccomp
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
@@ -58,15 +60,65 @@ def specification_capabilities(request: RunRequest) -> set[str]:
     return set(tweaked_capabilities(request.container.cap_add, request.container.cap_drop))
 
 
-def preparation(request: RunRequest, slots: int) -> tuple[str, PrepareRequest]:
-    """What the agent makes in a template for such containers, and a name for exactly that."""
+def is_settled(request: RunRequest) -> bool:
+    """Whether the process, too, is like that of most containers of the image, to be made ready."""
+    wanted, process = request.container, request.container.process
+    peculiar = (
+        process.terminal, process.rlimits, process.no_new_privileges, process.oom_score_adj,
+        process.umask is not None, wanted.cap_add, wanted.cap_drop, request.seccomp,
+        request.init, request.domainname,
+    )  # fmt: skip
+    return not any(peculiar)
+
+
+def preparation(
+    request: RunRequest, slots: int, seccomp: Seccomp | None
+) -> tuple[str, PrepareRequest]:
+    """What the agent makes in a template for such containers, and a name for exactly that.
+
+    ``seccomp`` is the filter of a process that is settled.
+    """
     from kata.wire.digest import sha256
 
     plan = storage_plan(request.layers, (), slots)
     spec = specification(request, plan)
     linux = {k: v for k, v in spec["linux"].items() if k not in ("resources", "seccomp")}
     about = {"root": spec["root"], "mounts": spec["mounts"], "linux": linux}
-    text = quickjson.dumps({**about, "layers": request.layers}).encode()
-    return str(sha256(text).hexdigest()[:16]), PrepareRequest(
-        storages=list(plan.storages), spec=quickjson.dumps(about).encode()
-    )
+    key: dict[str, object] = {**about, "layers": request.layers}
+    files: list[str] = []
+    if is_settled(request):
+        about["process"] = spec["process"]
+        files = [path for path, _ in request.files]
+        own = {k: v for k, v in spec["process"].items() if k not in ("args", "env")}
+        key |= {"process": own, "files": files, "seccomp": seccomp.bpf.hex() if seccomp else ""}
+    return str(sha256(quickjson.dumps(key).encode()).hexdigest()[:16]), PrepareRequest(
+        storages=list(plan.storages), spec=quickjson.dumps(about).encode(),
+        seccomp=seccomp, files=files,
+    )  # fmt: skip
+
+
+def order(
+    request: RunRequest, plan: Plan, spec: dict[str, Any], seccomp: Seccomp | None, *,
+    settled: bool,
+) -> CreateContainerRequest:  # fmt: skip
+    """What the agent is asked: all of a container, or what one that is settled still lacks."""
+    wanted = CreateContainerRequest(
+        container_id=request.id,
+        files=[File(path=p, content=c, mode=0o644) for p, c in request.files],
+        stdin=request.stdin, stdout=True, stderr=not request.container.process.terminal,
+    )  # fmt: skip
+    if settled:
+        process = spec["process"]
+        limits = {k: v for k, v in spec["linux"]["resources"].items() if k != "devices"}
+        wanted.program = Program(
+            args=_ended(process["args"]), env=_ended(process["env"]),
+            resources=quickjson.dumps(limits).encode() if limits else b"",
+        )  # fmt: skip
+        return wanted
+    wanted.spec = quickjson.dumps(spec).encode()
+    wanted.storages, wanted.seccomp, wanted.init = list(plan.storages), seccomp, request.init
+    return wanted
+
+
+def _ended(words: list[str]) -> bytes:
+    return b"".join(os.fsencode(word) + b"\0" for word in words)

@@ -1,7 +1,7 @@
 """One virtual machine with everything that belongs to it: disks, share, user id, agent.
 
 Its steps are called in this order: ``launch`` (spawns, single threaded), ``prepare`` (while
-the VMM starts), ``connect``, ``configure``, and ``stop`` whatever happened.
+the VMM starts), ``connect``, ``configure``, ``wait_ready``, and ``stop`` whatever happened.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
 from kata.resources.plan import for_machine
-from kata.runtime.planning import specification, storage_plan
-from kata.runtime.rpc import Client
+from kata.runtime.planning import order, specification, storage_plan
 from kata.runtime.seccomp import container_filter
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
@@ -27,10 +26,7 @@ from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
-    CreateContainerRequest,
     ExecRequest,
-    File,
-    Seccomp,
     SetClockRequest,
     api_hash,
 )
@@ -47,12 +43,13 @@ if TYPE_CHECKING:
     from kata.runtime import control_api
     from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
-    from kata.runtime.rpc import Call
+    from kata.runtime.rpc import Call, Client
     from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
     from kata.storage.plan import Plan
     from kata.storage.share import RunningShare
     from kata.storage.sources import Source
+    from kata.wire.agent_api import CreateContainerRequest, Seccomp
 
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
 _CRASH_MARK = "kata-agent: crashed"
@@ -75,7 +72,7 @@ class Sandbox:
         self._group: Group | None = None
         self._opened: list[int] = []
         self._share_failure: KataError | None = None
-        self._stopping = False
+        self._stopping = self._ready = False
         self._guest = ConfigureResponse()
         self._spec: dict[str, Any] = {}
         self._seccomp: Seccomp | None = None
@@ -187,32 +184,39 @@ class Sandbox:
     def prepare(self) -> CreateContainerRequest:
         """What the agent is asked: config, filter, mounts and files of the container."""
         request = self._request
-        spec = specification(request, self._plan)
-        capabilities = spec["process"]["capabilities"]["bounding"]
-        self._seccomp = self._filter(capabilities)
-        self._spec = spec
-        terminal = request.container.process.terminal
-        return CreateContainerRequest(
-            container_id=request.id,
-            spec=quickjson.dumps(spec).encode(),
-            storages=list(self._plan.storages),
-            files=[File(path=p, content=c, mode=0o644) for p, c in request.files],
-            seccomp=self._seccomp,
-            stdin=request.stdin,
-            stdout=True,
-            stderr=not terminal,
-            init=request.init,
+        self._spec = specification(request, self._plan)
+        self._seccomp = container_filter(
+            request.seccomp, self._spec["process"]["capabilities"]["bounding"],
+            self._launch.kernel_release, data_root=self._config.runtime.data_root,
+        )  # fmt: skip
+        return order(
+            request, self._plan, self._spec, self._seccomp, settled=self._launch.settled
         )
 
-    def _filter(self, capabilities: Collection[str]) -> Seccomp | None:
-        return container_filter(
-            self._request.seccomp, capabilities, self._launch.kernel_release,
-            data_root=self._config.runtime.data_root,
-        )  # fmt: skip
+    def specification(self) -> bytes:
+        """The container's config.json, as the guest has it."""
+        return quickjson.dumps(self._spec).encode()
 
     def connect(self) -> Client:
-        """Wait until the guest runs, and talk to its agent. Raises ``HypervisorError``."""
+        """Talk to the guest's agent. Raises ``HypervisorError``.
+
+        A restored guest finds what is sent before it runs; others are waited for, so that the
+        time they are told is right, and that their share is there.
+        """
+        from kata.runtime.rpc import Client  # while the VMM starts
+
         assert self._vm is not None
+        if self._share is not None or self._launch.template is None:
+            self.wait_ready()
+        self._client = Client(self._vm.agent)
+        return self._client
+
+    def wait_ready(self) -> None:
+        """Wait until the guest runs, once. Raises ``HypervisorError``."""
+        assert self._vm is not None
+        if self._ready:
+            return
+        self._ready = True
         self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
         if self._share is not None:
             self._share.settle()
@@ -221,8 +225,6 @@ class Sandbox:
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
         self._marks.mark("ready")
-        self._client = Client(self._vm.agent)
-        return self._client
 
     def _watch_share(self, share: RunningShare) -> None:
         """A guest whose file server is gone would hang for ever: end it, and say why."""

@@ -1,13 +1,14 @@
-"""The host process of one sandbox: starts it, answers the control socket, ends it, cleans up.
+"""What the host process of a sandbox does once its VMM is starting, to its end.
 
-Forked from the command line that asked for the container, before any thread exists. Its main
-thread lives as long as the sandbox: the kernel ends the VMM when that thread dies.
+It starts the container, answers the control socket, cleans up. Its main thread lives as long as
+the sandbox: the kernel ends the VMM when that thread dies.
 """
 
 from __future__ import annotations
 
 import _signal
 import _thread
+import gc
 import os
 import time
 
@@ -21,7 +22,6 @@ from kata.runtime.control_api import (
     InspectResponse,
     StartedResponse,
 )
-from kata.runtime.sandbox import Sandbox
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
 from kata.wire.agent_api import STDOUT, Empty, WaitResponse
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
 
-    from kata.config.settings import Config
     from kata.runtime import control_api
-    from kata.runtime.machines import Launch
     from kata.runtime.request import RunRequest
+    from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
     from kata.wire import agent_api
@@ -72,15 +71,14 @@ class Supervisor:
     """One sandbox with one container, from its start to its end."""
 
     def __init__(
-        self, asked: tuple[RunRequest, Launch], config: Config, store: Store,
-        state: ContainerState, marks: Marks,
+        self, sandbox: Sandbox, request: RunRequest, store: Store, state: ContainerState,
+        marks: Marks,
     ) -> None:  # fmt: skip
-        request, launch = asked
         self._request = request
         self._store = store
         self._state = state
         self._marks = marks
-        self._sandbox = Sandbox(request, launch, config, marks)
+        self._sandbox = sandbox
         self._container: Container | None = None
         self._log: StreamLog | None = None
         self._started, self._exited, self._finished = Event(), Event(), Event()
@@ -93,11 +91,15 @@ class Supervisor:
             "Processes": self._on_processes, "Inspect": self._on_inspect,
         })  # fmt: skip
 
-    def run(self, channel: socket, fds: Mapping[int, int]) -> None:
-        """Serve the sandbox to its end. ``channel`` is the command line's connection."""
+    def run(self, channel: socket, fds: Mapping[int, int], failure: KataError | None) -> None:
+        """Serve the sandbox, which was launched (or ``failure``), to its end.
+
+        ``channel`` is the command line's connection.
+        """
+        self._control.serve(channel)
         try:
-            self._sandbox.launch()
-            self._control.serve(channel)
+            if failure is not None:
+                raise failure
             self._start(fds)
         except KataError as error:
             self._give_up(error)
@@ -138,6 +140,7 @@ class Supervisor:
             on_output=lambda: self._marks.once("output"),
         )  # fmt: skip
         client.uncork()
+        sandbox.wait_ready()
         sandbox.check_guest(configured)
         self._marks.mark("agent")
         created.result(sandbox.create_timeout)
@@ -149,7 +152,8 @@ class Supervisor:
             started_ns=time.time_ns(), template=sandbox.template, accelerator=sandbox.accelerator,
         )  # fmt: skip
         self._started.set()
-        self._store.save_spec(self._state.id, plan.spec)
+        gc.enable()
+        self._store.save_spec(self._state.id, sandbox.specification())
 
     def _change(self, **changes: object) -> None:
         self._state = replace(self._state, **changes)
@@ -310,53 +314,3 @@ def _describe(error: KataError) -> str:
     console = error.console if isinstance(error, HypervisorError) else ""
     tail = "".join(f"\n  | {line}" for line in console.splitlines()[-20:])
     return f"{error}{tail}"
-
-
-def supervise(
-    supervisor: Supervisor, channel: socket, fds: Mapping[int, int], keep: set[int], log: str
-) -> None:
-    """Turn this freshly forked process into the supervisor, and never return.
-
-    ``keep`` are the descriptors it needs besides ``fds``; standard input and output go to
-    /dev/null, standard error to the file ``log``.
-    """
-    code = 0
-    try:
-        os.setsid()
-        os.chdir("/")
-        _reset_signals()
-        _thread.stack_size(256 << 10)
-        _own_descriptors(fds, keep | {channel.fileno()}, log)
-        supervisor.run(channel, fds)
-    except BaseException:
-        from traceback import print_exc
-
-        print_exc()
-        code = 1
-    finally:
-        os._exit(code)
-
-
-def _reset_signals() -> None:
-    """A terminal's or a shell's signals are for the command line, not for the supervisor."""
-    _signal.set_wakeup_fd(-1)
-    for number in (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGHUP, _signal.SIGPIPE):
-        _signal.signal(number, _signal.SIG_IGN)
-    for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGALRM):
-        _signal.signal(number, _signal.SIG_DFL)
-
-
-def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
-    """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(null, 0, inheritable=False)
-    os.dup2(null, 1, inheritable=False)
-    os.dup2(errors, 2, inheritable=False)
-    kept = keep | set(fds.values()) | {0, 1, 2}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            try:
-                os.close(int(name))
-            except OSError:
-                pass  # the one that listed the directory

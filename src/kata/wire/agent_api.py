@@ -78,17 +78,28 @@ class Storage(Message):
     mount_point: str = string(5)
 
 
+class Seccomp(Message):
+    """A compiled filter: ``struct sock_filter[]`` in the guest's byte order; seccomp(2) flags."""
+
+    bpf: bytes = bytes_(1)
+    flags: int = uint32(2)
+
+
 class PrepareRequest(Message):
     """Make ready all that does not depend on the container; called before a template is frozen.
 
     Loads ``modules``, and parks a half-made container: a process with its namespaces and the
     standard mounts, waiting for a ``CreateContainer`` that can use it. With ``spec`` (an OCI
     config.json) its root is made too, of ``storages``: for containers whose files are the same.
+    Where that has a ``process``, it is settled as well: confined by all of it and ``seccomp``,
+    with empty ``files`` bound at these paths, so that it waits for their content and a ``Program``.
     """
 
     modules: list[str] = repeated(string(1))
     storages: list[Storage] = repeated(nested(Storage, 2))
     spec: bytes = bytes_(3)
+    seccomp: Seccomp | None = nested(Seccomp, 4)
+    files: list[str] = repeated(string(5))
 
 
 class SetClockRequest(Message):
@@ -112,11 +123,15 @@ class File(Message):
     readonly: bool = boolean(4)
 
 
-class Seccomp(Message):
-    """A compiled filter: ``struct sock_filter[]`` in the guest's byte order; seccomp(2) flags."""
+class Program(Message):
+    """What a settled container runs: arguments and environment, each ended by a zero byte.
 
-    bpf: bytes = bytes_(1)
-    flags: int = uint32(2)
+    ``resources`` is OCI's linux.resources (JSON), or empty.
+    """
+
+    args: bytes = bytes_(1)
+    env: bytes = bytes_(2)
+    resources: bytes = bytes_(3)
 
 
 class CreateContainerRequest(Message):
@@ -138,6 +153,7 @@ class CreateContainerRequest(Message):
     stdout: bool = boolean(7)
     stderr: bool = boolean(8)
     init: bool = boolean(9)
+    program: Program | None = nested(Program, 10)
 
 
 class ProcessRequest(Message):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import InvalidInput
+from kata.linux import devicefilter
 from kata.linux.devicefilter import _ALLOWED, compile_rules
 
 MKNOD, READ, WRITE = 1, 2, 4
@@ -103,3 +104,21 @@ def test_nonsense_is_refused(rule):
     """Unknown types and accesses are errors."""
     with pytest.raises(InvalidInput):
         compile_rules([rule])
+
+
+def test_a_load_that_a_signal_broke_off_is_repeated(monkeypatch):
+    """The kernel says EAGAIN then; for ever, and it is an error that names what was done."""
+    answers = [BlockingIOError(), BlockingIOError(), 7]
+
+    def call(*_arguments, what="") -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise type(answer)(11, "again", what)
+        return answer
+
+    monkeypatch.setattr(devicefilter, "syscall", call)
+    assert devicefilter._load(b"") == 7
+    answers += [BlockingIOError()] * 9
+    with pytest.raises(BlockingIOError) as caught:
+        devicefilter._load(b"")
+    assert caught.value.filename == "load the device filter"

@@ -1,0 +1,99 @@
+"""How a command line's child becomes the supervisor of a sandbox.
+
+Forked before any thread exists. The rule: until the VMM is spawned nothing is loaded or done that
+can wait; while that starts there is time for it.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _thread
+import os
+
+from kata.errors import KataError
+from kata.runtime.sandbox import Sandbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Mapping
+
+    from kata.config.settings import Config
+    from kata.runtime.machines import Launch
+    from kata.runtime.request import RunRequest
+    from kata.runtime.store import ContainerState, Store
+    from kata.runtime.timing import Marks
+
+
+class Child:
+    """The forked process; all it was asked for."""
+
+    def __init__(
+        self, asked: tuple[RunRequest, Launch], config: Config, store: Store,
+        state: ContainerState, marks: Marks,
+    ) -> None:  # fmt: skip
+        request, launch = asked
+        self._request, self._store, self._state, self._marks = request, store, state, marks
+        self._sandbox = Sandbox(request, launch, config, marks)
+
+    def supervise(
+        self, channel: socket, fds: Mapping[int, int], keep: set[int], log: str
+    ) -> None:
+        """Become the supervisor, and never return.
+
+        ``channel`` is the command line's connection; ``keep`` are the descriptors needed besides
+        ``fds``; standard input and output go to /dev/null, standard error to the file ``log``.
+        """
+        code = 0
+        try:
+            os.setsid()
+            os.chdir("/")
+            _reset_signals()
+            _thread.stack_size(256 << 10)
+            _own_descriptors(fds, keep | {channel.fileno()}, log)
+            self._run(channel, fds)
+        except BaseException:
+            from traceback import print_exc
+
+            print_exc()
+            code = 1
+        finally:
+            os._exit(code)
+
+    def _run(self, channel: socket, fds: Mapping[int, int]) -> None:
+        failure: KataError | None = None
+        try:
+            self._sandbox.launch()
+        except KataError as error:
+            failure = error
+        from kata.runtime.supervisor import Supervisor
+
+        supervisor = Supervisor(
+            self._sandbox, self._request, self._store, self._state, self._marks
+        )
+        supervisor.run(channel, fds, failure)
+
+
+def _reset_signals() -> None:
+    """A terminal's or a shell's signals are for the command line, not for the supervisor."""
+    _signal.set_wakeup_fd(-1)
+    for number in (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGHUP, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
+    for number in (_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGALRM):
+        _signal.signal(number, _signal.SIG_DFL)
+
+
+def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
+    """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(null, 0, inheritable=False)
+    os.dup2(null, 1, inheritable=False)
+    os.dup2(errors, 2, inheritable=False)
+    kept = keep | set(fds.values()) | {0, 1, 2}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the one that listed the directory
