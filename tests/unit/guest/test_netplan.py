@@ -8,6 +8,7 @@ from kata.errors import InvalidInput
 from kata.guest import netplan
 from kata.linux import rtnetlink as rt
 from kata.wire import agent_api as api
+from support import oracle
 
 A, B = "02:00:00:00:00:01", "02:00:00:00:00:02"
 CARDS = {A: 2, B: 3}
@@ -117,6 +118,18 @@ def test_a_bad_request_is_refused(request_):
     """What makes no sense ends in ``InvalidInput`` before anything is sent."""
     with pytest.raises(InvalidInput, match="network"):
         netplan.steps(EMPTY, state(*request_.pop("interfaces", []), **request_), NAMES)
+
+
+@given(oracle.values(api.UpdateNetworkRequest), st.booleans())
+def test_no_request_is_a_crash(request_, known):
+    """Whatever is asked ends in steps or in ``InvalidInput``."""
+    cards = CARDS | {i.device: 4 + n for n, i in enumerate(request_.interfaces) if known}
+    try:
+        after = netplan.wanted(request_, cards)
+        netplan.steps(EMPTY, after, NAMES)
+        netplan.steps(after, EMPTY, NAMES)
+    except InvalidInput:
+        pass
 
 
 def test_addresses_of_version_6_are_not_checked_for_doubles():

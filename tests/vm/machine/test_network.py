@@ -273,30 +273,38 @@ pod.stop()
     assert run(SIMPLE.format(mtu=1500) + script) == [[["lo"], ["eth0", "lo"]]]
 
 
-def test_a_root_made_in_a_template_has_the_sandbox_s_network(run):
-    """A copy of a template for an image, in which a container's root is made, has the network."""
-    script = """
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_container_made_in_a_template_has_the_sandbox_s_network(run, settled):
+    """A copy of a template in which a container is made, up to its program or not, has it."""
+    script = f"SETTLED = {settled}" + """
 from kata.runtime.template import Preparation
 base = TEMPLATES.find(MACHINE) or TEMPLATES.create(MACHINE, say=id)
 plan = storage_plan((LAYER,), (), 2)
-process = ProcessRequest(args=("sh", "-c", "cat /sys/class/net/eth0/address; ip -4 -o addr"))
+words = ("sh", "-c", "cat /sys/class/net/eth0/address; ip -4 -o addr")
+process = ProcessRequest(args=words)
 spec = container_spec(ContainerRequest(process=process, hostname="pod", root=plan.root))
 for entry in spec["linux"]["namespaces"]:
     if entry["type"] == "network":
         entry["path"] = api.SANDBOX_NETWORK
 about = {"root": spec["root"], "mounts": spec["mounts"],
          "linux": {k: v for k, v in spec["linux"].items() if k != "resources"}}
+if SETTLED:
+    about["process"] = spec["process"]
 root = api.PrepareRequest(storages=list(plan.storages), spec=json.dumps(about).encode())
-machine = replace(MACHINE, prepared="test")
+machine = replace(MACHINE, prepared=f"test-{SETTLED}")
 TEMPLATES.find(machine) or TEMPLATES.create(
     machine, say=id, of=Preparation(base, (LAYER,), root))
 outside = new_namespace()
 pod = Pod(machine)
 pod.link(outside, addresses=("10.1.0.2/24",))
 pod.start()
-pod.client.call("CreateContainer", api.CreateContainerRequest(
-    container_id="c1", spec=json.dumps(spec).encode(), storages=list(plan.storages),
-    stdout=True), 60)
+wanted = api.CreateContainerRequest(container_id="c1", stdout=True, stderr=True)
+if SETTLED:
+    wanted.program = api.Program(
+        args=b"".join(w.encode() + b"\\0" for w in words), env=b"PATH=/bin\\0")
+else:
+    wanted.spec, wanted.storages = json.dumps(spec).encode(), list(plan.storages)
+pod.client.call("CreateContainer", wanted, 60)
 pod.client.call("StartContainer", api.ContainerRequest(container_id="c1"), 60)
 stream = pod.client.stream("ReadOutput", api.StreamRequest(container_id="c1", stream=1))
 out = b""
