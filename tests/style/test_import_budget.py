@@ -12,7 +12,7 @@ from support.source import CHECKOUT, SOURCE
 HOT = (
     "kata.cli.main", "kata.cli.run", "kata.cli.run_request", "kata.runtime.machines",
     "kata.runtime.birth", "kata.runtime.supervisor", "kata.runtime.sandbox",
-    "kata.runtime.template",
+    "kata.runtime.template", "kata.network.namespace", "kata.runtime.networking",
 )  # fmt: skip
 MOST_MODULES = 110
 PYTHON = "/usr/bin/python3"

@@ -73,6 +73,9 @@ class Hypervisor(Group):
     block_slots: int = integer(
         4, "disks wired into a template, for image layers and volumes", check=between(1, 24)
     )
+    nic_slots: int = integer(
+        1, "network cards wired into the template of sandboxes with a network", check=between(1, 8)
+    )
     enable_annotations: tuple[str, ...] = strings(
         ("default_memory", "default_vcpus", "kernel_params"),
         "settings of this section that annotations may change (regular expressions)",
@@ -159,6 +162,12 @@ class Runtime(Group):
         "one installed",
         check=ABSOLUTE_OR_EMPTY,
     )
+    internetworking_model: str = text(
+        "tcfilter",
+        "how a virtual machine is connected to the links of its network namespace; tcfilter: "
+        "a tap for each, frames redirected both ways; none: not at all",
+        check=one_of("tcfilter", "none"), annotation=ALWAYS,
+    )  # fmt: skip
     log_level: str = text(
         "warning", "how much is logged", check=one_of("error", "warning", "info", "debug")
     )

@@ -18,6 +18,7 @@ from kata.guest.spec import (
     MALFORMED,
     bounding_set,
     document,
+    in_shared_network,
     namespaces,
     root_part,
 )
@@ -25,7 +26,7 @@ from kata.guest.storage import Storages
 from kata.linux import devicefilter
 from kata.linux import namespaces as ns
 from kata.linux.cgroup2 import Group
-from kata.wire.agent_api import CONTAINER_PREFIX, Empty
+from kata.wire.agent_api import CONTAINER_PREFIX, SANDBOX_NETWORK, Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,14 +61,16 @@ class Launcher:
         self._settled: Process | None = None  # that of the parked child, once that is settled
         os.makedirs(run, 0o700, exist_ok=True)
 
-    def park(self) -> Outcome:
+    def park(self, *, shares_network: bool = False) -> Outcome:
         """Fork a parked child; the outcome is there when it waits."""
         outcome = Outcome()
         if self._parked is not None:
             outcome.settle(Empty())
             return outcome
         self._storages.look_for_disks()
-        parked = prepared.park(f"{self._run}/stage", self._new_group())
+        parked = prepared.park(
+            f"{self._run}/stage", self._new_group(), shares_network=shares_network
+        )
 
         def made() -> None:
             self._parked = parked
@@ -90,6 +93,8 @@ class Launcher:
             prepared.make_files(self._directory(parked.group), request.files),
         )  # fmt: skip
         mounted = any(s.mount_point == spec["root"]["path"] for s in request.storages)
+        if parked.shares_network:
+            spec = in_shared_network(spec)
         wires.send_plan(parked.pipes.go, {
             prepared.ROOTED: True, "spec": spec, "mounted": mounted, "process": process,
             "seccomp": seccomp, "seccomp_flags": flags, "files": rooted.files.sources(),
@@ -185,6 +190,8 @@ class Launcher:
         wanted = namespaces(spec)
         spawn.flags_for(wanted)
         parked = self._suitable(request, spec, wanted)
+        if parked is not None and parked.shares_network:
+            spec = in_shared_network(spec)
         group = parked.group if parked else self._new_group()
         container = Container(self._loop, request.container_id, group, wanted)
         try:
@@ -209,7 +216,9 @@ class Launcher:
         self, request: CreateContainerRequest, spec: Spec, wanted: dict[str, str]
     ) -> prepared.Parked | None:
         """The parked child, if this container can grow from it; one with another root is ended."""
-        fits = self._parked is not None and prepared.fits(wanted, bounding_set(spec))
+        fits = self._parked is not None and prepared.fits(
+            wanted, bounding_set(spec), shares_network=self._parked.shares_network
+        )
         rooted = self._rooted
         if rooted is None:
             return self._parked if fits else None
@@ -272,6 +281,8 @@ class Launcher:
             kind: self.namespace_path(kind, path) for kind, path in wanted.items()
             if path and kind != "pid"
         }  # fmt: skip
+        if parked is not None and parked.shares_network and _in_sandbox_network(wanted):
+            del found["network"]
         if parked is not None:
             for kind in prepared.PRIVATE:
                 if kind not in wanted:
@@ -282,6 +293,8 @@ class Launcher:
         """Where a namespace is: of another container by its id, or a path in the guest."""
         if kind not in ns.KINDS:
             raise InvalidInput(f'unknown kind of namespace "{kind}"')
+        if _in_sandbox_network({kind: path}):
+            return ns.path_of(kind, os.getpid())
         if not path.startswith(CONTAINER_PREFIX):
             return path
         other = self._containers.get(path[len(CONTAINER_PREFIX) :])
@@ -408,6 +421,10 @@ def _remove_directory(path: str) -> None:
         for name in os.listdir(path):
             os.unlink(f"{path}/{name}")
         os.rmdir(path)
+
+
+def _in_sandbox_network(wanted: dict[str, str]) -> bool:
+    return wanted.get("network") == SANDBOX_NETWORK
 
 
 def _own_root(request: CreateContainerRequest, spec: Spec) -> bool:

@@ -39,6 +39,7 @@ class Parked:
     devices: bytes  # the device filter of the group
     devices_fd: int
     namespaces: tuple[int, ...]  # held, so that they are torn down with the container's record
+    shares_network: bool = False  # it is in the agent's network namespace, the sandbox's
 
 
 @record
@@ -82,39 +83,48 @@ def make_files(directory: str, paths: list[str]) -> Files:
     return Files(tuple(paths), tuple(fds), directory)
 
 
-def fits(wanted: dict[str, str], bounding: list[str]) -> bool:
+def fits(wanted: dict[str, str], bounding: list[str], *, shares_network: bool = False) -> bool:
     """Whether a container with these namespaces and capabilities can grow from a parked child.
 
-    These three namespaces cannot be changed any more; the others can be left for those of
-    someone else. What left the bounding set does not come back.
+    Three namespaces cannot be changed any more; the others can be left for those of someone
+    else, but who ``shares_network`` makes no new one. What left the bounding set does not come
+    back.
     """
     if "user" in wanted or "time" in wanted or not set(bounding) <= set(staged.CAPABILITIES):
+        return False
+    if shares_network and wanted.get("network") == "":
         return False
     return all(wanted.get(kind) == "" for kind in ("mount", "pid", "cgroup"))
 
 
-def park(stage: str, group: Group) -> Parked:
-    """Fork a child that makes ready what it can and waits."""
+def park(stage: str, group: Group, *, shares_network: bool = False) -> Parked:
+    """Fork a child that makes ready what it can and waits.
+
+    With ``shares_network`` it stays in the agent's network namespace.
+    """
+    own = tuple(kind for kind in PRIVATE if kind != "network" or not shares_network)
     devices = devicefilter.compile_rules(staged.DEVICE_RULES)
     devices_fd = devicefilter.attach(group.path, devices)
     wires = pipes.Pipes(stdin=True, stdout=True, stderr=True)
-    flags = spawn.flags_for(dict.fromkeys(PRIVATE, ""))
+    flags = spawn.flags_for(dict.fromkeys(own, ""))
     keep = wires.child_ends()
 
     def body() -> None:
-        _wait_parked(stage, group, wires)
+        _wait_parked(stage, group, wires, own)
 
     pid = spawn.fork(flags, body, wires.child_report, keep)
     wires.close_child_ends()
-    held = tuple(os.open(ns.path_of(k, pid), os.O_RDONLY | os.O_CLOEXEC) for k in _HELD)
-    return Parked(pid, wires, group, devices, devices_fd, held)
+    kinds = [kind for kind in _HELD if kind in own]
+    held = tuple(os.open(ns.path_of(k, pid), os.O_RDONLY | os.O_CLOEXEC) for k in kinds)
+    return Parked(pid, wires, group, devices, devices_fd, held, shares_network)
 
 
-def _wait_parked(stage: str, group: Group, wires: pipes.Pipes) -> NoReturn:
+def _wait_parked(stage: str, group: Group, wires: pipes.Pipes, own: tuple[str, ...]) -> NoReturn:
     group.add()
     sc.unshare(sc.CLONE_NEWCGROUP)
     sc.mount("", "/", None, sc.MS_SLAVE | sc.MS_REC)
-    ns.loopback_up()
+    if "network" in own:
+        ns.loopback_up()
     set_stage(stage)
     for name, (value, _) in staged.SYSCTLS.items():
         sysctl.write(name, value)

@@ -22,6 +22,7 @@ from kata.guest.channel import Channel
 from kata.guest.launch import Launcher
 from kata.guest.loop import Loop
 from kata.guest.machine import Machine
+from kata.guest.network import Network
 from kata.guest.process import Outcome
 from kata.guest.rootfs import failed
 from kata.guest.spec import document, identifier
@@ -65,6 +66,7 @@ class Agent:
         self._channel: Channel | None = None
         self._containers: dict[str, Container] = {}
         self._launcher = Launcher(self.loop, place.run, place.cgroup, self._containers)
+        self._network = Network(self.loop)
         self._event_stream = 0
         self._early: dict[int, list[Data]] = {}  # sent on streams that wait to be opened
         self._events: list[bytes] = []
@@ -206,10 +208,18 @@ class Agent:
         """Make ready what does not depend on the container."""
         for name in request.modules:
             modules.load(identifier(name, "module name"))
-        parked = self._launcher.root(request) if request.spec else self._launcher.park()
+        if request.spec:
+            parked = self._launcher.root(request)
+        else:
+            parked = self._launcher.park(shares_network=self._network.look())
+            self._network.rehearse()
         gc.collect()
         gc.freeze()
         return parked
+
+    def update_network(self, request: api.UpdateNetworkRequest) -> Message | Outcome:
+        """Make the sandbox's network what the host says."""
+        return self._network.update(request)
 
     def set_clock(self, request: api.SetClockRequest) -> Message:
         """Step the clock."""
@@ -360,5 +370,5 @@ _HANDLERS: dict[str, Callable[[Agent, Any], Message | Outcome]] = {
     "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,
     "ListProcesses": Agent.list_processes, "Stats": Agent.stats, "Update": Agent.update,
     "Pause": Agent.pause, "Resume": Agent.resume, "Delete": Agent.delete,
-    "Shutdown": Agent.shutdown,
+    "UpdateNetwork": Agent.update_network, "Shutdown": Agent.shutdown,
 }  # fmt: skip

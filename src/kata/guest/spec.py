@@ -6,6 +6,7 @@ The host has checked the configuration (``kata.oci``); here only what is used is
 from __future__ import annotations
 
 from kata.errors import CommandNotFound, InvalidInput
+from kata.wire.agent_api import SANDBOX_NETWORK
 from kata.wire.quickjson import loads
 
 TYPE_CHECKING = False
@@ -33,6 +34,16 @@ def namespaces(spec: Spec) -> dict[str, str]:
     """The container's namespaces: kind -> path of the one to join, "" for a new one."""
     listed = (spec.get("linux") or {}).get("namespaces") or []
     return {entry["type"]: entry.get("path") or "" for entry in listed}
+
+
+def in_shared_network(spec: Spec) -> Spec:
+    """The same for a child that is in the sandbox's network already: it need not be entered."""
+    linux = spec.get("linux") or {}
+    listed = [
+        {**entry, "path": ""} if entry.get("path") == SANDBOX_NETWORK else entry
+        for entry in linux.get("namespaces") or []
+    ]
+    return {**spec, "linux": {**linux, "namespaces": listed}}
 
 
 def root_part(spec: Spec) -> Spec:

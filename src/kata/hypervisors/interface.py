@@ -54,6 +54,12 @@ if TYPE_CHECKING:
         def plug_share(self) -> None:
             """Plug the file share whose daemon is bound; the guest finds its tag."""
 
+        def plug_nic(self, slot: int, tap: int, vhost: int) -> None:
+            """Plug one more network card; the guest finds it by ``machine.description.mac_of``.
+
+            Raises ``Unsupported`` (``network_hotplug``) or ``HypervisorError``.
+            """
+
         def stop(self) -> None:
             """Kill the VMM, reap it, close everything; in any state, any number of times."""
 
@@ -67,7 +73,7 @@ class Bindings:
     ``memory_source``: a file that ``memory``, still empty, is filled from while the VMM starts.
     ``state``: frozen device state to restore, open for reading at its beginning; -1: cold boot.
     ``disks``: (slot, descriptor, read-only). ``share``: connected vhost-user socket of a virtio-fs
-    daemon.
+    daemon. ``nics``: (slot, tap, vhost-net or -1), one for each slot of the machine.
     """
 
     memory: int = -1
@@ -75,6 +81,7 @@ class Bindings:
     state: int = -1
     disks: tuple[tuple[int, int, bool], ...] = ()
     share: int = -1
+    nics: tuple[tuple[int, int, int], ...] = ()
 
 
 @record

@@ -55,3 +55,73 @@ def loopback_up() -> None:
         ioctl(sock.fileno(), 0x8914, request)
     finally:
         sock.close()
+
+
+class Inside:
+    """A context in which the calling thread is in another network namespace, and then back.
+
+    Sockets and taps opened inside stay there. Raises ``OSError``.
+    """
+
+    def __init__(self, namespace: int) -> None:
+        self._namespace = namespace
+        self._own = -1
+
+    def __enter__(self) -> None:
+        self._own = os.open(path_of("network", "thread-self"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(self._namespace, syscalls.CLONE_NEWNET)
+        except OSError:
+            os.close(self._own)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            syscalls.setns(self._own, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(self._own)
+
+
+def new_network(path: str = "") -> int:
+    """A new network namespace, by descriptor; with ``path`` it is mounted there too.
+
+    Only its loopback is in it, and up. Raises ``OSError``; then nothing is left.
+    """
+    own = os.open(path_of("network", "thread-self"), os.O_RDONLY | os.O_CLOEXEC)
+    made = -1
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        made = os.open(path_of("network", "thread-self"), os.O_RDONLY | os.O_CLOEXEC)
+        loopback_up()
+        if path:
+            _mount_namespace(path)
+    except OSError:
+        if made >= 0:
+            os.close(made)
+        raise
+    finally:
+        syscalls.setns(own, syscalls.CLONE_NEWNET)
+        os.close(own)
+    return made
+
+
+def _mount_namespace(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
+    try:
+        syscalls.mount(path_of("network", "thread-self"), path, None, syscalls.MS_BIND)
+    except OSError:
+        os.unlink(path)
+        raise
+
+
+def remove_mounted(path: str) -> None:
+    """Take away what ``new_network`` mounted; nothing there is fine. Raises ``OSError``."""
+    try:
+        syscalls.umount(path, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (2, 22):  # ENOENT; EINVAL: not mounted
+            raise
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -21,13 +21,15 @@ class Capabilities:
     template: bool = True
     generation_id: bool = True
     network: bool = True
+    network_hotplug: bool = True
 
 
 BY_MACHINE_TYPE = {
     "pc": Capabilities(),
-    "q35": Capabilities(),
+    # devices are plugged into root ports, and the only one is the file share's
+    "q35": Capabilities(network_hotplug=False),
     # no PCI: nothing can be plugged; no ACPI table for a generation id
-    "microvm": Capabilities(file_share=False, generation_id=False),
+    "microvm": Capabilities(file_share=False, generation_id=False, network_hotplug=False),
 }
 
 

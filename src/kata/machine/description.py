@@ -7,11 +7,11 @@ and be the key of a template.
 
 from __future__ import annotations
 
+from kata.wire.agent_api import CARD_PREFIX
 from kata.wire.record import fields, record
 
 AGENT_PORT = "kata.agent.0"  # name of the virtio-serial port of the agent's channel
 SHARE_TAG = "kata"  # tag of the file share
-NETWORK_MAC = "02:00:00:00:00:01"  # of the wired network slot, until an endpoint gives another
 _HOST_SIDE = frozenset(("kernel", "initrd", "shared_memory"))
 
 
@@ -20,9 +20,10 @@ class Machine:
     """What the guest sees, and how its memory is held.
 
     ``kernel`` and ``initrd`` are host paths, ``image_digest`` their content's identity;
-    ``block_slots`` disks named ``layer0``… are wired, empty until bound; ``network_slot`` wires a
-    card without a peer; ``generation_id`` a device that tells a clone's kernel that it is one (the
-    agent's first call reseeds it anyway); ``shared_memory`` lets another process map the memory.
+    ``block_slots`` disks named ``layer0``… are wired, empty until bound, ``nic_slots`` network
+    cards (``mac_of``) that every start has to give a tap; ``generation_id`` a device that tells a
+    clone's kernel that it is one (the agent's first call reseeds it anyway); ``shared_memory``
+    lets another process map the memory.
     ``prepared`` identifies the root file system that its parked container has made already.
     """
 
@@ -36,7 +37,7 @@ class Machine:
     vcpus: int = 1
     memory_mib: int = 512
     block_slots: int = 4
-    network_slot: bool = False
+    nic_slots: int = 0
     generation_id: bool = False
     shared_memory: bool = False
     prepared: str = ""
@@ -45,6 +46,11 @@ class Machine:
 def serial_of(slot: int) -> str:
     """The serial number by which the guest finds the disk in ``slot``."""
     return f"layer{slot}"
+
+
+def mac_of(slot: int) -> str:
+    """The MAC address by which the guest finds the network card in ``slot``; it gets another."""
+    return f"{CARD_PREFIX}{slot + 1:02x}"
 
 
 def guest_visible(machine: Machine) -> dict[str, object]:

@@ -11,6 +11,7 @@ import os
 from kata.errors import InvalidSpec
 from kata.oci.spec import namespaces
 from kata.storage import plan as storage
+from kata.wire.agent_api import SANDBOX_NETWORK
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -182,7 +183,9 @@ def spaces(spec: Spec, owner: Callable[[str, str], str]) -> dict[str, str]:
     wanted = namespaces(spec)
     found = dict.fromkeys(_ALWAYS_OWN, "")
     for kind in _GUEST_KINDS:
-        if kind in wanted and kind not in _ALWAYS_OWN:
+        if kind in wanted and kind not in (*_ALWAYS_OWN, "network"):
             path = wanted[kind]
             found[kind] = owner(kind, path) if path else ""
+    if "network" in wanted:  # the sandbox's, whoever made it: all of its containers are in it
+        found["network"] = SANDBOX_NETWORK
     return found

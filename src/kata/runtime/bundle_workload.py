@@ -30,7 +30,10 @@ class BundleWorkload:
     layers: tuple[str, ...] = ()
     engine = True
 
-    def __init__(self, state: ContainerState, spec: dict[str, Any], data_root: str) -> None:
+    def __init__(
+        self, state: ContainerState, spec: dict[str, Any], data_root: str, network: int = -1
+    ) -> None:
+        self.network = network
         self._state = state
         self.id = state.id
         self.guest_name = state.id

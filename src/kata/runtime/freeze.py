@@ -134,11 +134,13 @@ def boot(order: Order, memory: int = -1) -> QemuVm:
     """A guest that has begun to boot, cold, with ``memory`` for its memory."""
     from kata.hypervisors.interface import Bindings, Options
     from kata.hypervisors.qemu import driver
+    from kata.network.idle import IdleTaps
 
     machine = replace(order.machine, shared_memory=memory >= 0)
     options = Options(order.program, order.uid, scratch=order.directory)
-    vm = driver.start(machine, Bindings(memory=memory), options)
-    vm.wait_ready(order.boot_timeout)
+    with IdleTaps(machine.nic_slots) as nics:
+        vm = driver.start(machine, Bindings(memory=memory, nics=nics), options)
+        vm.wait_ready(order.boot_timeout)
     return vm
 
 
@@ -147,6 +149,7 @@ def _copy(order: Order, memory: int) -> QemuVm:
     from kata.hypervisors.interface import Bindings, Options
     from kata.hypervisors.qemu import driver
     from kata.linux import sparse
+    from kata.network.idle import IdleTaps
 
     opened = [
         os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -155,13 +158,14 @@ def _copy(order: Order, memory: int) -> QemuVm:
     try:
         source, state, *disks = opened
         sparse.copy(source, memory)
-        bindings = Bindings(
-            memory=memory, state=state,
-            disks=tuple((slot, fd, True) for slot, fd in enumerate(disks)),
-        )  # fmt: skip
         options = Options(order.program, order.uid, scratch=order.directory)
-        vm = driver.start(replace(order.machine, shared_memory=True), bindings, options)
-        vm.wait_ready(order.boot_timeout)
+        with IdleTaps(order.machine.nic_slots) as nics:
+            bindings = Bindings(
+                memory=memory, state=state, nics=nics,
+                disks=tuple((slot, fd, True) for slot, fd in enumerate(disks)),
+            )  # fmt: skip
+            vm = driver.start(replace(order.machine, shared_memory=True), bindings, options)
+            vm.wait_ready(order.boot_timeout)
     finally:
         for fd in opened:
             os.close(fd)

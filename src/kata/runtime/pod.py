@@ -79,6 +79,7 @@ class PodSupervisor(Supervisor):
         request, passed = self._create
         client.cork()
         configured = sandbox.configure()
+        told = sandbox.tell_network()
         container = Container(client, life.state.id)
         plan.stdin = 0 in request.streams
         created = container.begin(plan)
@@ -86,8 +87,11 @@ class PodSupervisor(Supervisor):
         client.uncork()
         sandbox.wait_ready()
         sandbox.check_guest(configured)
+        if told is not None:
+            told.result(sandbox.create_timeout)
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
+        sandbox.follow_network(_warn)
         _thread.start_new_thread(self._set_clock, ())
 
     @staticmethod
@@ -185,8 +189,6 @@ class PodSupervisor(Supervisor):
         for life in self._lives.values():
             if pid.isdecimal() and life.state.pid == int(pid) and not life.exited.wait(0):
                 return f"{CONTAINER_PREFIX}{life.state.id}"
-        if kind == "network":
-            return ""
         raise WrongState(
             f'cannot join the {kind} namespace "{path}"',
             why="it is of no container in this virtual machine",
@@ -301,3 +303,8 @@ class PodSupervisor(Supervisor):
         life = self._life(request.container_id)
         life.present()
         return PidsResponse(pids=[life.state.pid, *life.execs.values()])
+
+
+def _warn(error: KataError) -> None:
+    """What could not be done about a change of the network; into the supervisor's log."""
+    os.write(2, f"network: {error}\n".encode())

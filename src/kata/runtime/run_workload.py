@@ -26,6 +26,7 @@ class RunWorkload:
 
     guest_name = FIRST
     engine = False
+    network = -1
     resources: dict[str, Any] = {}  # the guest sees to them
 
     def __init__(self, request: RunRequest, data_root: str) -> None:

@@ -29,8 +29,11 @@ from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
+    from kata.network.namespace import Network
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.machines import Launch
@@ -67,6 +70,7 @@ class Sandbox:
         self._stopping = self._ready = False
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
+        self.network: Network | None = None
         self.create_timeout = float(config.agent.create_container_timeout)
 
     @property
@@ -111,6 +115,8 @@ class Sandbox:
         self._group = create(name, self._limits(started=False), parent=parent)
         entry = self._group.entry()
         plan, sources = self._plan(self._first)
+        if self._first.network >= 0:
+            self._connect_network(self._first.network)
         if plan.shares:
             self._start_share(plan, sources, entry)
         machine = replace(self._launch.machine, shared_memory=bool(plan.shares))
@@ -121,6 +127,7 @@ class Sandbox:
             state=frozen.state if frozen else -1,
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
+            nics=self.network.fds if self.network else (),
         )
         options = Options(
             program=self._launch.program,
@@ -133,6 +140,34 @@ class Sandbox:
         self._vm = driver.start(machine, bindings, options)
         self._frozen = frozen
         self._marks.mark("spawned")
+
+    def _connect_network(self, namespace: int) -> None:
+        """Make taps in the sandbox's namespace, for the links that are there or will be."""
+        from kata.network.namespace import Network
+
+        network = Network(
+            namespace, model=self._config.runtime.internetworking_model,
+            slots=self._launch.machine.nic_slots,
+        )  # fmt: skip
+        self.network = network.__enter__()
+
+    def tell_network(self) -> Call | None:
+        """Tell the guest of its network, as it is now; its answer. Before the first container."""
+        if self.network is None:
+            return None
+        from kata.runtime import networking
+
+        assert self._vm is not None
+        self.network.refresh()
+        return networking.tell(self.network, self._vm, self.client)
+
+    def follow_network(self, failed: Callable[[KataError], None]) -> None:
+        """From now on, tell the guest of what changes."""
+        if self.network is not None:
+            from kata.runtime import networking
+
+            assert self._vm is not None
+            networking.follow(self.network, self._vm, self.client, failed)
 
     def _open(self, path: str) -> int:
         try:
@@ -364,6 +399,8 @@ class Sandbox:
             self._client.close()
         if self._share is not None:
             self._share.stop()
+        if self.network is not None:
+            self.network.close()
         self._close_descriptors()
         if self._uid is not None:
             self._uid.release()

@@ -224,17 +224,3 @@ class _Follower:
                 container_id=self._container_id, exec_id=self._exec_id, rows=rows, columns=columns
             )
             self._client.send("Resize", request)
-
-
-def new_network() -> int:
-    """A network namespace of its own for a sandbox, with loopback up: its descriptor."""
-    before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sc.unshare(sc.CLONE_NEWNET)
-        try:
-            namespaces.loopback_up()
-            return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            sc.setns(before, sc.CLONE_NEWNET)
-    finally:
-        os.close(before)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         guest_name: str
         hostname: str
         layers: tuple[str, ...]
+        network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
         engine: bool  # whether its control group and its state are an engine's
         group: tuple[str, str]  # parent and name of the control group on the host
         resources: dict[str, Any]  # OCI's linux.resources

@@ -28,6 +28,9 @@ from kata.wire.protobuf import (
 )
 
 SERVICE = "kata.Agent"
+# path of a namespace in a specification: of type network, the one that holds the sandbox's cards
+SANDBOX_NETWORK = "kata:sandbox"
+CARD_PREFIX = "02:00:00:00:00:"  # of the MAC addresses that network cards are made with
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONTAINER_PREFIX = "kata:container:"  # and an id: the path of a namespace of that container
 
@@ -264,6 +267,74 @@ class UpdateRequest(Message):
     resources: bytes = bytes_(2)
 
 
+class NetworkAddress(Message):
+    """An address of an interface; ``scope`` is the kernel's number, ``peer`` the other end's."""
+
+    address: str = string(1)
+    prefix: int = uint32(2)
+    scope: int = uint32(3)
+    broadcast: str = string(4)
+    peer: str = string(5)
+
+
+class Interface(Message):
+    """A network card: found by ``device``, the MAC address it was made with; the rest is set.
+
+    ``noarp``: it resolves no addresses.
+    """
+
+    device: str = string(1)
+    name: str = string(2)
+    mac: str = string(3)
+    mtu: int = uint32(4)
+    noarp: bool = boolean(5)
+    addresses: list[NetworkAddress] = repeated(nested(NetworkAddress, 6))
+
+
+class Hop(Message):
+    """One way of a route with several; ``interface`` is a name."""
+
+    gateway: str = string(1)
+    interface: str = string(2)
+    weight: int = uint32(3)
+
+
+class Route(Message):
+    """A route of the main table; numbers are the kernel's, ``destination`` "" is the default."""
+
+    ipv6: bool = boolean(1)
+    destination: str = string(2)
+    prefix: int = uint32(3)
+    gateway: str = string(4)
+    interface: str = string(5)
+    source: str = string(6)
+    scope: int = uint32(7)
+    metric: int = uint32(8)
+    kind: int = uint32(9)
+    flags: int = uint32(10)
+    mtu: int = uint32(11)
+    hops: list[Hop] = repeated(nested(Hop, 12))
+
+
+class Neighbour(Message):
+    """A neighbour whose link-layer address is known for good."""
+
+    interface: str = string(1)
+    address: str = string(2)
+    mac: str = string(3)
+
+
+class UpdateNetworkRequest(Message):
+    """All that the sandbox's network is to be from now on; what is not named goes.
+
+    Answered when it is so: an interface that is being plugged is waited for.
+    """
+
+    interfaces: list[Interface] = repeated(nested(Interface, 1))
+    routes: list[Route] = repeated(nested(Route, 2))
+    neighbours: list[Neighbour] = repeated(nested(Neighbour, 3))
+
+
 class DeleteRequest(Message):
     """Remove a stopped container and what was mounted for it; ``force`` kills it first."""
 
@@ -299,6 +370,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Pause": (ContainerRequest, Empty),
     "Resume": (ContainerRequest, Empty),
     "Delete": (DeleteRequest, Empty),
+    "UpdateNetwork": (UpdateNetworkRequest, Empty),
     "Events": (Empty, Empty),
     "Shutdown": (Empty, Empty),
 }

@@ -5,7 +5,15 @@ from itertools import pairwise
 import pytest
 
 from kata.errors import Unsupported
-from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
+from kata.hypervisors.interface import Bindings
+from kata.hypervisors.qemu.arguments import (
+    Wiring,
+    arguments,
+    nic_device,
+    nic_peer,
+    share_device,
+)
+from kata.hypervisors.qemu.driver import wants_taps
 from kata.machine.description import Machine
 from kata.wire.record import replace
 
@@ -38,13 +46,13 @@ def option(words, name):
 def guest_side(words):
     """The words that a guest could tell apart."""
     hidden = ("-object", "-blockdev", "-add-fd", "-chardev", "-incoming", "-append", "-kernel",
-              "-initrd", "-sandbox")  # fmt: skip
+              "-initrd", "-sandbox", "-netdev")  # fmt: skip
     kept, skip = [], False
     for word in words:
         if skip or word in hidden:
             skip = word in hidden
         elif word != "-S":
-            kept.append(word)
+            kept.append(word.removesuffix(",netdev=net0"))
     return kept
 
 
@@ -63,9 +71,9 @@ def test_the_sandbox_denies_all_that_can_be_denied():
 @pytest.mark.parametrize("kind", ["pc", "q35", "microvm"])
 def test_a_clone_looks_to_its_guest_as_its_template_did(kind):
     """Between template and clone only back ends differ, whatever is bound."""
-    machine = replace(MACHINE, machine_type=kind, network_slot=True)
+    machine = replace(MACHINE, machine_type=kind, nic_slots=1)
     template = arguments(replace(machine, shared_memory=True), Wiring(memory_file=True))
-    wiring = Wiring(memory_file=True, restore=True, disks=((1, True),))
+    wiring = Wiring(memory_file=True, restore=True, disks=((1, True),), nics=((0, True),))
     assert guest_side(arguments(machine, wiring)) == guest_side(template)
 
 
@@ -118,7 +126,7 @@ def test_what_is_plugged_later_has_a_place():
 
 def test_microvm_has_no_pci():
     """Devices of a microvm are virtio-mmio, and both timers stay on."""
-    words = arguments(replace(MACHINE, machine_type="microvm", network_slot=True), Wiring())
+    words = arguments(replace(MACHINE, machine_type="microvm", nic_slots=1), Wiring())
     assert not [word for word in words if "-pci" in word]
     assert "pit=on,pic=on" in option(words, "-machine")[0]
 
@@ -132,3 +140,47 @@ def test_an_unknown_machine_type_is_refused():
     """What is not known is not tried."""
     with pytest.raises(Unsupported, match="isapc"):
         arguments(replace(MACHINE, machine_type="isapc"), Wiring())
+
+
+def test_a_card_has_a_tap_by_descriptor():
+    """A bound slot is a descriptor, with vhost-net a second one; an unbound one has no peer."""
+    machine = replace(MACHINE, nic_slots=3)
+    words = arguments(machine, Wiring(nics=((0, False), (1, True))))
+    assert option(words, "-netdev") == ["tap,id=net0,fd=50", "tap,id=net1,fd=51,vhostfd=61"]
+    cards = [word for word in option(words, "-device") if word.startswith("virtio-net")]
+    assert cards == [
+        "virtio-net-pci,id=nic0,mac=02:00:00:00:00:01,romfile=,netdev=net0",
+        "virtio-net-pci,id=nic1,mac=02:00:00:00:00:02,romfile=,netdev=net1",
+        "virtio-net-pci,id=nic2,mac=02:00:00:00:00:03,romfile=",
+    ]
+
+
+def test_a_plugged_card_is_like_a_wired_one():
+    """The same device with the same options, its tap known by the name it was passed under."""
+    assert nic_peer(2, vhost=True) == {
+        "type": "tap", "id": "net2", "fd": "tap2", "vhostfd": "vhost2",
+    }  # fmt: skip
+    assert "vhostfd" not in nic_peer(2, vhost=False)
+    card = nic_device(2)
+    wired = arguments(replace(MACHINE, nic_slots=3), Wiring())
+    [text] = [word for word in option(wired, "-device") if "id=nic2" in word]
+    assert text == (
+        f"{card['driver']},id={card['id']},mac={card['mac']},romfile={card['romfile']}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("slots", "nics", "state", "wanted"),
+    [
+        (0, (), 3, False),
+        (1, ((0, 7, -1),), 3, False),
+        (1, (), 3, True),
+        (1, ((1, 7, -1),), 3, True),
+        (2, ((0, 7, -1),), 3, True),
+        (1, (), -1, False),
+    ],
+)
+def test_a_copy_needs_the_taps_of_its_template(slots, nics, state, wanted):
+    """Each card of a restored machine has a tap; a cold boot may go without."""
+    machine = replace(MACHINE, nic_slots=slots)
+    assert wants_taps(machine, Bindings(state=state, nics=nics)) is wanted

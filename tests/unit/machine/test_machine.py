@@ -83,6 +83,8 @@ def test_all_that_is_missing_is_named_at_once():
     with pytest.raises(Unsupported, match="no file share and no generation id"):
         require(machine, file_share=True, generation_id=True, template=True)
     require(machine, file_share=False, template=True)
+    with pytest.raises(Unsupported, match="has no network hotplug"):
+        require(replace(MACHINE, machine_type="q35"), network=True, network_hotplug=True)
 
 
 def test_an_unknown_machine_type_is_named():

@@ -22,6 +22,7 @@ from kata.hypervisors.qemu import driver, memory, probe
 from kata.linux import sparse
 from kata.machine.command_line import command_line
 from kata.machine.description import Machine
+from kata.network.idle import IdleTaps
 from kata.runtime import freeze, guest_image
 from kata.runtime.template import Templates
 from kata.wire.record import replace
@@ -37,10 +38,13 @@ def template(machine=MACHINE):
     return TEMPLATES.find(machine) or TEMPLATES.create(machine, say=said.append)
 def clone(machine=MACHINE, private=False):
     frozen = template(machine).open(private_copy=private)
-    bindings = Bindings(memory=frozen.memory, memory_source=frozen.source, state=frozen.state)
     options = Options(QEMU, UID, scratch=ROOT)
-    vm = driver.start(replace(machine, shared_memory=private), bindings, options)
-    vm.wait_ready(60)
+    with IdleTaps(machine.nic_slots) as nics:
+        bindings = Bindings(
+            memory=frozen.memory, memory_source=frozen.source, state=frozen.state, nics=nics,
+        )
+        vm = driver.start(replace(machine, shared_memory=private), bindings, options)
+        vm.wait_ready(60)
     frozen.close()
     return vm
 def tell(*values):
@@ -135,7 +139,7 @@ vm.stop()
 def test_other_machine_types(run, kind):
     """A template of another machine type is made and copied like any."""
     script = f"""
-machine = replace(MACHINE, machine_type={kind!r}, network_slot=True)
+machine = replace(MACHINE, machine_type={kind!r}, nic_slots=1)
 vm = clone(machine)
 freeze.configured(vm, 60)
 tell(vm.death())

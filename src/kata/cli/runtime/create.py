@@ -16,6 +16,7 @@ from kata.cli.runtime.start import start
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, KataError, Unsupported
 from kata.linux import tty
+from kata.linux.namespaces import new_network
 from kata.linux.terminal import make_raw
 from kata.oci import pods
 from kata.oci.honoured import refuse
@@ -170,7 +171,9 @@ class _Creation:
             network = self._network()
             if self._state.terminal and streams is None:
                 self._master, self._slave = open_terminal(self._spec["process"])
-            client, other = self._join(lock) if launch is None else self._fork(launch, lock)
+            client, other = (
+                self._join(lock) if launch is None else self._fork(launch, lock, network)
+            )
             self._standin = standin.fork(other, self._state.id, self._place(network))
             other.close()
             self._run_hooks(network)
@@ -205,7 +208,7 @@ class _Creation:
         """The network namespace of the sandbox: the engine's, or one of its own."""
         path = namespaces(self._spec)["network"]
         if not path:
-            return standin.new_network()
+            return new_network()
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -213,18 +216,19 @@ class _Creation:
                 "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
             ) from None
 
-    def _fork(self, launch: Any, lock: int) -> tuple[ControlClient, ControlClient]:
+    def _fork(self, launch: Any, lock: int, network: int) -> tuple[ControlClient, ControlClient]:
         """The supervisor of a new sandbox; two connections to it, for us and for the stand-in."""
         from kata.runtime.birth import Child
         from kata.runtime.bundle_workload import BundleWorkload
 
         pairs = [socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC) for _ in range(2)]
         if os.fork() == 0:
-            first = BundleWorkload(self._state, self._spec, self._config.runtime.data_root)
+            data_root = self._config.runtime.data_root
+            first = BundleWorkload(self._state, self._spec, data_root, network)
             child = Child(
                 (first, launch), self._config, self._store, self._state, _pod_supervisor
             )
-            child.supervise([theirs for _, theirs in pairs], {}, {lock})
+            child.supervise([theirs for _, theirs in pairs], {}, {lock, network})
         os.close(lock)
         for _, theirs in pairs:
             theirs.close()

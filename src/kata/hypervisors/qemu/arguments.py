@@ -8,7 +8,7 @@ Source: qemu(1) and QEMU's docs/system, 7.2.
 from __future__ import annotations
 
 from kata.errors import Unsupported
-from kata.machine.description import AGENT_PORT, NETWORK_MAC, SHARE_TAG, serial_of
+from kata.machine.description import AGENT_PORT, SHARE_TAG, mac_of, serial_of
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kata.machine.description import Machine
 
 AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD, SHARE_FD, FIRST_DISK_FD = 3, 4, 5, 6, 7, 10
+FIRST_TAP_FD, FIRST_VHOST_FD = 50, 60
 MEMORY_PATH, KERNEL_PATH, INITRD_PATH = "/memory", "/kernel", "/initrd"
 SHARE_PORT = "port0"  # root port of q35, for what is plugged later
 
@@ -36,7 +37,8 @@ class Wiring:
     """How one start differs from another of the same machine; none of it is seen by the guest.
 
     ``memory_file``: memory is the file at MEMORY_PATH, else fresh. ``restore``: device state comes
-    at STATE_FD. ``disks``: (slot, read-only) of those that are bound.
+    at STATE_FD. ``disks``: (slot, read-only) of those that are bound. ``nics``: (slot, whether
+    vhost-net moves its frames).
     """
 
     memory_file: bool = False
@@ -44,6 +46,7 @@ class Wiring:
     disks: tuple[tuple[int, bool], ...] = ()
     share: bool = False
     sandbox: bool = True
+    nics: tuple[tuple[int, bool], ...] = ()
 
 
 def arguments(machine: Machine, wiring: Wiring) -> list[str]:
@@ -111,10 +114,24 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     bound = {slot: _bound(slot, readonly) for slot, readonly in wiring.disks}
     for slot in range(machine.block_slots):
         words += _disk(machine, slot, bound.get(slot, _EMPTY))
-    if machine.network_slot:
-        rom = "" if machine.machine_type == "microvm" else ",romfile="
-        words += ["-device", _device(machine, "virtio-net", f"id=net0,mac={NETWORK_MAC}{rom}")]
+    taps = dict(wiring.nics)
+    for slot in range(machine.nic_slots):
+        words += _card(machine, slot, taps.get(slot))
     return words
+
+
+def _card(machine: Machine, slot: int, vhost: bool | None) -> list[str]:  # noqa: FBT001
+    """A network card; ``vhost`` is None for one without a peer."""
+    options = f"id=nic{slot},mac={mac_of(slot)}"
+    if machine.machine_type != "microvm":
+        options += ",romfile="
+    if vhost is None:
+        return ["-device", _device(machine, "virtio-net", options)]
+    peer = f"tap,id=net{slot},fd={FIRST_TAP_FD + slot}"
+    if vhost:
+        peer += f",vhostfd={FIRST_VHOST_FD + slot}"
+    device = _device(machine, "virtio-net", f"{options},netdev=net{slot}")
+    return ["-netdev", peer, "-device", device]
 
 
 def _disk(machine: Machine, slot: int, backend: tuple[str, ...]) -> list[str]:
@@ -142,4 +159,18 @@ def share_device(machine: Machine) -> dict[str, object]:
     return {
         "driver": "vhost-user-fs-pci", "id": "share", "chardev": "share", "tag": SHARE_TAG,
         "bus": bus,
+    }  # fmt: skip
+
+
+def nic_peer(slot: int, *, vhost: bool) -> dict[str, object]:
+    """The arguments of ``netdev_add`` for a tap whose descriptors were passed."""
+    peer: dict[str, object] = {"type": "tap", "id": f"net{slot}", "fd": f"tap{slot}"}
+    return peer | ({"vhostfd": f"vhost{slot}"} if vhost else {})
+
+
+def nic_device(slot: int) -> dict[str, object]:
+    """The arguments of ``device_add`` for a network card, whose peer is already there."""
+    return {
+        "driver": "virtio-net-pci", "id": f"nic{slot}", "netdev": f"net{slot}",
+        "mac": mac_of(slot), "bus": "pci.0", "romfile": "",
     }  # fmt: skip

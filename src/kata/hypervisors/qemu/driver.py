@@ -12,8 +12,15 @@ from _queue import Empty
 
 from kata.errors import HostError, HypervisorError
 from kata.hypervisors.qemu import arguments as words
-from kata.hypervisors.qemu.arguments import Wiring, arguments, share_device
+from kata.hypervisors.qemu.arguments import (
+    Wiring,
+    arguments,
+    nic_device,
+    nic_peer,
+    share_device,
+)
 from kata.hypervisors.qemu.memory import Memory
+from kata.hypervisors.qemu.qmp import check
 from kata.hypervisors.qemu.watch import Pending, Watch
 from kata.linux import confine, fds
 from kata.linux.confine import Bind, Confinement
@@ -34,6 +41,7 @@ _RLIMIT_CORE, _RLIMIT_NOFILE = 4, 7
 _MOST_FILES = 1024
 _STOP_TIMEOUT_S = 20.0
 _SAVE_TIMEOUT_S = 20.0
+_PLUG_TIMEOUT_S = 20.0
 
 
 def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
@@ -41,13 +49,22 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
 
     Raises ``HostError``, or ``Unsupported`` for what such a machine cannot have.
     """
-    require(machine, file_share=bindings.share >= 0, generation_id=machine.generation_id)
+    require(
+        machine, file_share=bindings.share >= 0, generation_id=machine.generation_id,
+        network=bool(bindings.nics),
+    )  # fmt: skip
+    if wants_taps(machine, bindings):
+        raise HostError(
+            f"the template has {machine.nic_slots} network cards, {len(bindings.nics)} taps "
+            "were given",
+        )
     wiring = Wiring(
         memory_file=bindings.memory >= 0,
         restore=bindings.state >= 0,
         disks=tuple((slot, readonly) for slot, _, readonly in bindings.disks),
         share=bindings.share >= 0,
         sandbox=options.sandbox,
+        nics=tuple((slot, vhost >= 0) for slot, _, vhost in bindings.nics),
     )
     memory = Memory(bindings, options)
     agent, console, monitor = fds.pair(), fds.pair(), fds.pair()
@@ -58,6 +75,8 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     }  # fmt: skip
     optional = {words.STATE_FD: bindings.state, words.SHARE_FD: bindings.share}
     optional |= {words.FIRST_DISK_FD + slot: fd for slot, fd, _ in bindings.disks}
+    for slot, tap, vhost in bindings.nics:
+        optional |= {words.FIRST_TAP_FD + slot: tap, words.FIRST_VHOST_FD + slot: vhost}
     numbers |= {number: fd for number, fd in optional.items() if fd >= 0}
     root = _Root(machine, wiring, options, memory)
     argv = [options.program, *arguments(machine, wiring)]
@@ -73,6 +92,12 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
         os.close(errors_theirs)
     watch = Watch(process, monitor[0], console[0], errors_ours)
     return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
+
+
+def wants_taps(machine: Machine, bindings: Bindings) -> bool:
+    """Whether a card of a restored machine has no tap: its guest counts on what a tap does."""
+    slots = {slot for slot, _, _ in bindings.nics}
+    return bindings.state >= 0 and slots != set(range(machine.nic_slots))
 
 
 class _Root:
@@ -245,6 +270,19 @@ class QemuVm:
     def plug_share(self) -> None:
         """See ``Vm.plug_share``."""
         self.execute("device_add", share_device(self._machine))
+
+    def plug_nic(self, slot: int, tap: int, vhost: int) -> None:
+        """See ``Vm.plug_nic``."""
+        require(self._machine, network_hotplug=True)
+        for name, fd in ((f"tap{slot}", tap), (f"vhost{slot}", vhost)):
+            if fd >= 0:
+                check(self._watch.send_descriptor(name, fd).wait(_PLUG_TIMEOUT_S), "take a tap")
+        self.execute("netdev_add", nic_peer(slot, vhost=vhost >= 0))
+        try:
+            self.execute("device_add", nic_device(slot))
+        except HypervisorError:
+            self.execute("netdev_del", {"id": f"net{slot}"})
+            raise
 
     def save(self, state: int) -> None:
         """Write the state of all devices, without the memory, and stop for good.
