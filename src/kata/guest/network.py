@@ -6,6 +6,7 @@ share. Cards are looked for before a template is frozen, so that a copy of it on
 
 from __future__ import annotations
 
+import os
 from select import EPOLLIN
 
 from kata.errors import GuestError, KataError, WrongState
@@ -56,6 +57,8 @@ class Network:
         self._done = netplan.State()
         self._news: Rtnetlink | None = None
         self._waiting: tuple[UpdateNetworkRequest, Outcome] | None = None
+        self._stowed: set[str] = set()  # devices in the spare namespace
+        self._spare: tuple[int, Rtnetlink] | None = None
 
     def look(self) -> bool:
         """See which links there are; whether one is a card. New ones are made ready."""
@@ -92,6 +95,7 @@ class Network:
     def update(self, request: UpdateNetworkRequest) -> Message | Outcome:
         """Make the network what is asked. Raises ``GuestError``, ``InvalidInput``."""
         self._supersede()
+        self._fetch({i.device for i in request.interfaces} & self._stowed)
         if self._missing(request):
             self._listen()
             self.look()
@@ -100,7 +104,40 @@ class Network:
                 return self._waiting[1]
             self._deafen()
         self._apply(request)
+        self._stow(set(self._cards) - {i.device for i in request.interfaces})
         return Empty()
+
+    # cards that stand for no link: containers are not to see them
+
+    def _stow(self, devices: set[str]) -> None:
+        """Take cards out of sight, into a namespace of nobody's."""
+        if not devices:
+            return
+        assert self._sock is not None
+        if self._spare is None:
+            namespace = ns.new_network()
+            with ns.Inside(namespace):
+                self._spare = namespace, Rtnetlink()
+        for device in devices:
+            index = self._cards.pop(device)
+            self._sock.move_link(index, self._spare[0])
+            self._names.pop(index, None)
+            self._stowed.add(device)
+
+    def _fetch(self, devices: set[str]) -> None:
+        """Bring cards back that a link has come for."""
+        if not devices:
+            return
+        assert self._spare is not None
+        own = os.open(ns.path_of("network"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for link in self._spare[1].links():
+                if (link.permanent_mac or link.mac) in devices:
+                    self._spare[1].move_link(link.index, own)
+        finally:
+            os.close(own)
+        self._stowed -= devices
+        self.look()
 
     def _missing(self, request: UpdateNetworkRequest) -> bool:
         return any(i.device not in self._cards for i in request.interfaces)

@@ -121,6 +121,11 @@ class Rtnetlink:
         body = rt.change_link(index, name=name, mac=mac, mtu=mtu, flags=flags, mask=mask)
         self.apply([(rt.SETLINK, 0, body, f"change the link {index}")])
 
+    def move_link(self, index: int, namespace: int) -> None:
+        """Take a link into another network namespace; it is down there."""
+        body = rt.move_link(index, namespace)
+        self.apply([(rt.SETLINK, 0, body, f"move the link {index}")])
+
     def keep_quiet(self, index: int) -> None:
         """Let a link have no IPv6 addresses but those it is given; no IPv6 at all is fine."""
         what = f"configure IPv6 of the link {index}"

@@ -168,6 +168,11 @@ def change_link(
     return body + (nl.text(3, name) if name else b"")
 
 
+def move_link(index: int, namespace: int) -> bytes:
+    """For SETLINK: into the network namespace that a descriptor stands for."""
+    return link_body(index) + nl.number(28, namespace)  # IFLA_NET_NS_FD
+
+
 def no_own_addresses(index: int) -> bytes:
     """For SETLINK: no IPv6 addresses but those that are given (and no search for routers)."""
     mode = nl.attribute(_ADDR_GEN_MODE, bytes((_GEN_NONE,)))

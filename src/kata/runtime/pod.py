@@ -13,6 +13,7 @@ import select
 import time
 
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
+from kata.linux.namespaces import path_of
 from kata.resources.group import create as create_group
 from kata.resources.plan import Limits
 from kata.runtime import store as states
@@ -185,9 +186,12 @@ class PodSupervisor(Supervisor):
 
     def _namespace(self, kind: str, path: str) -> str:
         """The guest's path of a namespace that the engine names by a path on the host."""
-        pid = path.removeprefix("/proc/").partition("/")[0]
-        for life in self._lives.values():
-            if pid.isdecimal() and life.state.pid == int(pid) and not life.exited.wait(0):
+        try:
+            wanted = os.stat(path).st_ino
+        except OSError as error:
+            raise WrongState(f'the {kind} namespace "{path}"', why=error.strerror or "") from None
+        for life in list(self._lives.values()):
+            if not life.exited.wait(0) and wanted == _inode(path_of(kind, life.state.pid)):
                 return f"{CONTAINER_PREFIX}{life.state.id}"
         raise WrongState(
             f'cannot join the {kind} namespace "{path}"',
@@ -303,6 +307,13 @@ class PodSupervisor(Supervisor):
         life = self._life(request.container_id)
         life.present()
         return PidsResponse(pids=[life.state.pid, *life.execs.values()])
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _warn(error: KataError) -> None:

@@ -1,5 +1,7 @@
 """The agent's side of the network in a plain namespace: veth links stand for virtio cards."""
 
+import os
+
 import pytest
 
 from kata.errors import GuestError, InvalidInput, WrongState
@@ -67,6 +69,9 @@ def guest(pod, outside):
     for sock in (made.network._sock, made.network._news):
         if sock is not None:
             sock.close()
+    if made.network._spare is not None:
+        os.close(made.network._spare[0])
+        made.network._spare[1].close()
 
 
 def card(device=A, name="eth0", *addresses, **more):
@@ -132,7 +137,7 @@ def test_names_are_swapped(guest, pod):
 
 
 def test_what_is_not_wanted_any_more_goes(guest, pod):
-    """Addresses and routes that are not named again are removed; a card that is not is down."""
+    """Addresses and routes that are not named again are removed; a card that is not is out of sight."""
     guest.look()
     guest.update(
         card(A, "eth0", "10.1.0.2/24", "10.1.0.3/24"),
@@ -142,8 +147,7 @@ def test_what_is_not_wanted_any_more_goes(guest, pod):
     assert guest.addresses("eth0") == ["10.1.0.3/24"]
     assert "default" not in guest.routes()
     guest.update()
-    assert guest.addresses("eth0") == []
-    assert "UP" not in pod.links()["eth0"]["flags"]
+    assert "eth0" not in pod.links()
 
 
 def test_what_was_taken_away_meanwhile_is_no_error(guest, pod):
@@ -211,3 +215,19 @@ def test_the_rehearsal_leaves_nothing(guest, pod):
     ]
     assert after[1:] == before[1:]
     assert "UP" in pod.links()["eth0"]["flags"]
+
+
+def test_cards_without_a_link_are_out_of_sight(guest):
+    """Containers see the links that the engine gave them; a card comes back with its link."""
+
+    def seen():
+        return {link["ifname"] for link in guest.namespace.json("ip link")} - {"other"}
+
+    guest.look()
+    guest.update(card(A, "eth0", "10.9.0.2/24"))
+    assert seen() == {"lo", "eth0"}
+    guest.update(card(A, "eth0", "10.9.0.2/24"), card(B, "eth1", "10.9.1.2/24"))
+    assert seen() == {"lo", "eth0", "eth1"}
+    assert guest.addresses("eth1") == ["10.9.1.2/24"]
+    guest.update()
+    assert seen() == {"lo"}

@@ -71,15 +71,50 @@ def create(options: Options, streams: dict[int, int] | None = None) -> Made:
     membership = pods.membership(container_id, spec.get("annotations") or {})
     store = Store(options.root or config.runtime.state_root)
     state = _state(container_id, spec, bundle)
-    if membership.kind == pods.MEMBER:
-        sandbox = store.named(membership.sandbox)
-        if sandbox is None:
-            raise InvalidInput(
-                f'container "{container_id}" belongs to sandbox "{membership.sandbox}"',
-                why="there is no such sandbox",
-            )
+    sandbox = _sandbox(store, membership, spec)
+    if sandbox is not None:
         state = replace(state, sandbox=sandbox.sandbox or sandbox.id)
     return _Creation(options, config, store, state, spec).go(streams)
+
+
+def _sandbox(store: Store, membership: pods.Membership, spec: Spec) -> ContainerState | None:
+    """A container of the sandbox to join, None for a sandbox of its own. Raises ``InvalidInput``.
+
+    Annotations say it; without them, who names the namespaces of a container shares its machine.
+    """
+    if membership.kind == pods.SANDBOX:
+        return None
+    if membership.kind == pods.ALONE:
+        paths = [path for path in namespaces(spec).values() if path]
+        return _owner(store, paths) if paths else None
+    found = store.named(membership.sandbox)
+    if found is None:
+        raise InvalidInput(
+            f'the container belongs to sandbox "{membership.sandbox}"',
+            why="there is no such sandbox",
+        )
+    return found
+
+
+def _owner(store: Store, paths: list[str]) -> ContainerState | None:
+    """A running container whose stand-in has one of these namespaces."""
+    wanted = set()
+    for path in paths:
+        try:
+            wanted.add(os.stat(path).st_ino)
+        except OSError:
+            continue  # refused where it is used
+    for state in store.list():
+        if state.pid and state.bundle and wanted & set(_namespaces_of(state.pid)):
+            return state
+    return None
+
+
+def _namespaces_of(pid: int) -> list[int]:
+    try:
+        return [os.stat(f"/proc/{pid}/ns/{name}").st_ino for name in ("net", "pid", "ipc", "uts")]
+    except OSError:
+        return []
 
 
 def read_spec(bundle: str) -> Spec:
