@@ -183,7 +183,7 @@ class Message:
         state = self.__dict__
         for field in self.FIELDS:
             value = state[field.name]
-            if value or (value is not None and field.kind == "message"):
+            if value or (value is not None and field.kind == "message") or _is_minus_zero(value):
                 _encode_field(out, field, value)
         return b"".join(out)
 
@@ -198,6 +198,11 @@ class Message:
         except ValueError as error:
             raise ProtocolError(f"protobuf: malformed {cls.__name__}", why=str(error)) from None
         return result
+
+
+def _is_minus_zero(value: object) -> bool:
+    """Equal to the default of a double, and yet another number."""
+    return type(value) is float and str(value) == "-0.0"
 
 
 def _encode_field(out: list[bytes], field: Field, value: Any) -> None:
