@@ -139,7 +139,8 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
         vcpus=min(shape.cpus or settings.default_vcpus, os.cpu_count() or 1),
         memory_mib=max(limited, settings.default_memory),
     )  # fmt: skip
-    machine = replace(machine, nic_slots=settings.nic_slots)
+    if config.runtime.internetworking_model != "none":
+        machine = replace(machine, nic_slots=settings.nic_slots)
     launch = accelerate(machine, config, image.kernel_release)
     if not config.factory.enable_template:
         return launch

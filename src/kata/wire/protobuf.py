@@ -183,7 +183,7 @@ class Message:
         state = self.__dict__
         for field in self.FIELDS:
             value = state[field.name]
-            if value or (value is not None and field.kind in _FALSE_IS_SAID and _is_said(value)):
+            if value or (value is not None and field.kind == "message") or _is_minus_zero(value):
                 _encode_field(out, field, value)
         return b"".join(out)
 
@@ -200,12 +200,9 @@ class Message:
         return result
 
 
-_FALSE_IS_SAID = ("message", "double")  # an empty message is one, and -0.0 is not 0.0
-
-
-def _is_said(value: Any) -> bool:
-    """Whether a value that counts as false is there all the same."""
-    return not isinstance(value, (float, list, dict)) or repr(value) == "-0.0"
+def _is_minus_zero(value: object) -> bool:
+    """Equal to the default of a double, and yet another number."""
+    return type(value) is float and str(value) == "-0.0"
 
 
 def _encode_field(out: list[bytes], field: Field, value: Any) -> None:
