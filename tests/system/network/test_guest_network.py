@@ -137,7 +137,7 @@ def test_names_are_swapped(guest, pod):
 
 
 def test_what_is_not_wanted_any_more_goes(guest, pod):
-    """Addresses and routes that are not named again are removed; a card that is not is out of sight."""
+    """Addresses and routes that are not named again go; a card that is not is hidden."""
     guest.look()
     guest.update(
         card(A, "eth0", "10.1.0.2/24", "10.1.0.3/24"),
