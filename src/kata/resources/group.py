@@ -40,23 +40,23 @@ class Group:
     def __init__(self, paths: tuple[str, ...], warnings: list[str], version: int) -> None:
         self.paths = paths
         self.warnings = warnings
-        self._version = version
+        self.version = version
         self._fd = -1
         self.points: dict[str, str] = {}  # of each controller that is used
         self.below = ""  # the group's path below those
 
     def limit(self, limits: Limits) -> None:
         """Set limits; those that are not in ``limits`` stay as they are."""
-        for write in plans.plan(limits, self._version):
+        for write in plans.plan(limits, self.version):
             path = f"{self.points.get(write.controller, '')}/{self.below}"
             if path in self.paths:
                 self._try(f"{path}/{write.file}", write.value)
 
     def entry(self) -> Entry:
         """How the next processes get in."""
-        if self._version == 1:
+        if self.version == 1:
             return Entry(cgroup_tasks=tuple(f"{path}/tasks" for path in self.paths))
-        if self._version == 2 and self.paths and self._fd < 0:
+        if self.version == 2 and self.paths and self._fd < 0:
             try:
                 self._fd = os.open(self.paths[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError as error:

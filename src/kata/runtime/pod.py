@@ -15,6 +15,7 @@ import time
 from kata.errors import AlreadyExists, KataError, NotFound, WrongState
 from kata.linux.namespaces import path_of
 from kata.resources.group import create as create_group
+from kata.resources.oom import echo_oom
 from kata.resources.plan import Limits
 from kata.runtime import store as states
 from kata.runtime.bundle_workload import BundleWorkload
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
 
+    from kata.resources.group import Group
     from kata.runtime import control_api
     from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
@@ -51,6 +53,7 @@ class PodSupervisor(Supervisor):
         super().__init__(sandbox, first, store, state, marks)
         self._data_root = first.data_root
         self._asked, self._over = Event(), Event()
+        self._groups: dict[str, Group] = {}  # of members; the first one's is the sandbox's
         self._create: tuple[control_api.CreateRequest, list[int]] | None = None
         self._changing = _thread.allocate_lock()  # which containers there are
         first.owner = self._namespace
@@ -123,8 +126,8 @@ class PodSupervisor(Supervisor):
             template=sandbox.template,
             accelerator=sandbox.accelerator,
         )
+        self._enter_group(life, pid)  # engines look there as soon as create is done
         life.created.set()
-        self._enter_group(life, pid)
         self._follow(life, pid, "")
         _thread.start_new_thread(self._watch, (life,))
 
@@ -134,7 +137,9 @@ class PodSupervisor(Supervisor):
             self._sandbox.enter_group((pid,))
             return
         parent, name = life.workload.group
-        create_group(name, Limits(tasks=0), parent=parent).enter((pid,))
+        group = create_group(name, Limits(tasks=0), parent=parent)
+        group.enter((pid,))
+        self._groups[life.state.id] = group
 
     def _watch(self, life: Lifetime) -> None:
         """See a container to its end, and the sandbox to its own if it was the last."""
@@ -143,10 +148,22 @@ class PodSupervisor(Supervisor):
         life.started.set()  # whoever waits for the start hears that it ended
         assert life.container is not None
         life.container.init.drain()
-        if self._is_over():
+        over = self._is_over()
+        if over:
             self._sandbox.stop()
+        if life.result.oom_killed:
+            self._echo_oom(life, over=over)
+        if over:
             self._over.set()
         life.finished.set()
+
+    def _echo_oom(self, life: Lifetime, *, over: bool) -> None:
+        """Let an engine that watches the host's control group see what happened in the guest's."""
+        group = self._groups.get(life.state.id)
+        if life is self._first:
+            group = self._sandbox.group if over else None  # while it runs, the group is the VMM's
+        if group is not None:
+            echo_oom(group)
 
     def _is_over(self) -> bool:
         with self._changing:
@@ -256,6 +273,7 @@ class PodSupervisor(Supervisor):
         self._made(life, container, request.pid)
 
     def _leave(self, life: Lifetime) -> None:
+        self._groups.pop(life.state.id, None)
         self._sandbox.remove(life.state.id)
         with self._changing:
             self._lives.pop(life.state.id, None)

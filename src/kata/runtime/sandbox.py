@@ -92,6 +92,11 @@ class Sandbox:
         if self._group is not None and (self._first.resources.get("cpu") or {}).get("quota"):
             self._group.limit(self._limits(started=True))
 
+    @property
+    def group(self) -> Group | None:
+        """The control group on the host."""
+        return self._group
+
     def enter_group(self, pids: tuple[int, ...]) -> None:
         """Move processes of ours into the sandbox's control group; best effort."""
         if self._group is not None:
