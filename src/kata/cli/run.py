@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
+    from typing import NoReturn
 
     from kata.cli.parse import Options
     from kata.config.settings import Config
@@ -46,13 +48,13 @@ def run(options: Options) -> int:
     launch = resolve(request, config, say=_say)
     marks.mark("resolved")
     state = _state(request, options, config)
-    lock = store.create(state)
+    one = _Run(options, config, (request, launch), store, state, (begin, marks))
     try:
+        one.reserve()
         _write_cidfile(options, request)
-        return _Run(options, config, (request, launch), store, state, (begin, marks)).go(lock)
+        return one.go()
     except BaseException:
-        if os.path.isdir(store.directory(state.id)) and not store.alive(state.id):
-            store.forget(state)
+        one.give_up()
         raise
 
 
@@ -128,8 +130,28 @@ class _Run:
         self._state = state
         self._begin, self._marks = timing
         self._supervisor = 0
+        self._lock = -1
 
-    def go(self, lock: int) -> int:
+    def reserve(self) -> None:
+        """Take the name, and the lock that the supervisor will hold."""
+        for number in (_signal.SIGTERM, _signal.SIGHUP):
+            if _signal.getsignal(number) is not _signal.SIG_IGN:
+                _signal.signal(number, _end)
+        self._lock = self._store.create(self._state)
+
+    def give_up(self) -> None:
+        """Leave nothing of a container that no supervisor has taken over."""
+        self._let_go()
+        state = self._state
+        if os.path.isdir(self._store.directory(state.id)) and not self._store.alive(state.id):
+            self._store.forget(state)
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def go(self) -> int:
         """Start it, and serve it to its end unless detached."""
         options = self._options
         if options.detach:
@@ -138,7 +160,7 @@ class _Run:
         else:
             standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
             streams, relay = dict(standard.wanted()), standard.relay
-        client = ControlClient(self._fork(lock, streams))
+        client = ControlClient(self._fork(streams))
         if not options.detach:
             standard.handed_over()
         attachment = Attachment(client, "", terminal=options.tty, relay=relay)
@@ -159,7 +181,7 @@ class _Run:
         self._report(answer)
         return answer.exit_code
 
-    def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
+    def _fork(self, streams: Mapping[int, int]) -> socket:
         from kata.runtime.supervisor import RunSupervisor, supervise
         from kata.runtime.workload import RunWorkload
 
@@ -174,9 +196,9 @@ class _Run:
                 self._store, self._state, self._marks,
             )  # fmt: skip
             log = f"{self._store.directory(self._state.id)}/supervisor.log"
-            supervise(supervisor, (theirs,), owned, {lock}, log)
+            supervise(supervisor, (theirs,), owned, {self._lock}, log)
         theirs.close()
-        os.close(lock)
+        self._let_go()
         return ours
 
     def _abandon(self) -> None:
@@ -222,6 +244,11 @@ class _Run:
 
             marks = [*self._marks.list, *_marks(answer)]
             report(self._begin, marks, self._options.format)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """A signal while there is no process to pass it to: what was begun is taken back."""
+    raise SystemExit(128 + number)
 
 
 def _marks(answer: ExitResponse) -> list[tuple[str, int]]:

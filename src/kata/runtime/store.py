@@ -249,7 +249,8 @@ def _lock(directory: str, kind: int = fcntl.LOCK_EX) -> int | None:
 
     Those who only ask share the lock, so that two who ask do not take each other for the owner.
     """
-    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    make = os.O_CREAT if kind == fcntl.LOCK_EX else 0  # who only asks makes nothing
+    fd = os.open(f"{directory}/lock", os.O_RDWR | make | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

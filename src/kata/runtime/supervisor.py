@@ -291,7 +291,7 @@ class RunSupervisor(Supervisor):
         self._control.close()
         life.close_log()
         if life.state.auto_remove:
-            self._store.forget(life.state)
+            life.forget()
         self._marks.mark("stopped")
         life.result.timing = quickjson.dumps(self._marks.list).encode()
         life.finished.set()

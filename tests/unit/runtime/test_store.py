@@ -1,10 +1,13 @@
 """The state on disk: names, locks, atomic replacement, recovery."""
 
 import os
+import signal
 
 import pytest
 
+from kata.cli.run import _Run
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.runtime.lifetime import Lifetime
 from kata.runtime.store import (
     LOST_EXIT_CODE,
     RUNNING,
@@ -110,3 +113,40 @@ def test_bad_names_are_refused(name):
     """Docker's rule for names."""
     with pytest.raises(InvalidInput):
         check_name(name)
+
+
+def test_who_asks_leaves_nothing(tmp_path):
+    """Asking whether a container lives does not bring its lock back while it is being removed."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    os.unlink(f"{store.directory(state.id)}/lock")
+    assert not store.alive(state.id)
+    assert not os.path.exists(f"{store.directory(state.id)}/lock")
+    os.close(lock)
+
+
+def test_a_forgotten_container_is_not_noted_again(tmp_path):
+    """A thread that still wants to note something does not bring the state back."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    life = Lifetime(None, state, store)
+    life.forget()
+    os.mkdir(store.directory(state.id))
+    life.change(status=RUNNING)
+    assert os.listdir(store.directory(state.id)) == []
+    os.close(lock)
+
+
+def test_a_run_that_gives_up_leaves_nothing(tmp_path):
+    """Reserved and not started, as with a cidfile that exists: the name is free again."""
+    store = Store(str(tmp_path))
+    state = ContainerState(id=new_id(), name="one", created_ns=1)
+    run = _Run(None, None, (None, None), store, state, (0, None))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        run.reserve()
+        run.give_up()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert store.ids() == os.listdir(tmp_path / "names") == []
