@@ -166,6 +166,19 @@ def test_a_reader_that_went_away_ends_the_stream(peer):
     assert event.closed
     peer.send(Connection.respond(number, b""))
     assert pump.wait(5)
+    assert not pump.failure
+
+
+def test_output_that_cannot_be_written_is_remembered(peer):
+    """A full disk is not somebody who went away: it is said, once the process has ended."""
+    stream = peer.client.stream("ReadOutput", StreamRequest(stream=1))
+    number = peer.next().stream
+    pump = OutputPump(stream, os.open("/dev/full", os.O_WRONLY))
+    peer.send(Connection.data(number, b"x"))
+    assert peer.next().closed
+    peer.send(Connection.respond(number, b""))
+    assert pump.wait(5)
+    assert pump.failure == "No space left on device"
 
 
 def test_input_waits_for_the_window_and_ends(peer):

@@ -132,6 +132,26 @@ def test_a_disk_that_fills_up(kata, directory):
         umount(small, MNT_DETACH)
 
 
+def test_a_full_state_directory(kata):
+    """The process goes on to its end and keeps its exit code; that the log is cut is said."""
+    small = f"{kata.state}/small"
+    os.mkdir(small)
+    mount("none", small, "tmpfs", 0, "size=64k")
+    try:
+        other = Kata(small, kata.data)
+        result = other("run", "--name", "one", IMAGE, "sh", "-c", "seq 30000; sleep 1; exit 6")
+        assert result.code == 6
+        assert result.out.endswith("30000")
+        [line] = result.err.splitlines()
+        assert "the log is not complete" in line
+        assert "No space left on device" in line
+        assert other.inspect("one")["exit_code"] == 6
+        other.ok("rm", "one")
+    finally:
+        umount(small, MNT_DETACH)
+        os.rmdir(small)
+
+
 def _started(kata, *options: str):
     process = kata.start("run", "--name", "box", *options, IMAGE, "sh", "-c", "echo up; sleep 1000")
     assert process.stdout.readline() == b"up\n"

@@ -27,6 +27,7 @@ _FORWARDED = (
     _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
     _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
 )  # fmt: skip
+_FAILED = 125  # the code of a failure of ours
 _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
@@ -201,6 +202,18 @@ class Attachment:
             self._client.send(method, request)
         except KataError:
             pass  # the end is being reported through the wait
+
+
+def exit_code(answer: ExitResponse) -> int:
+    """The exit code for how a process ended; says so if not all of its output was written."""
+    if answer.output_error:
+        message = f"kata: cannot write the output: {answer.output_error}\n".encode()
+        try:
+            os.write(2, message)
+        except OSError:
+            pass  # standard error is what cannot be written
+        return answer.exit_code or _FAILED
+    return answer.exit_code
 
 
 def _ignore(*_: object) -> None:

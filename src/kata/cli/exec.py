@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.attach import Attachment, StandardStreams, exit_code
 from kata.cli.run_request import read_file, terminal_size
 from kata.config.load import load
 from kata.errors import InvalidInput, KataError, WrongState
@@ -44,7 +44,7 @@ def run(options: Options) -> int:
     attachment = Attachment(client, answer.exec_id, terminal=options.tty, relay=standard.relay)
     attachment.catch_signals()
     try:
-        return attachment.wait(attachment.ask()).exit_code
+        return exit_code(attachment.wait(attachment.ask()))
     except WrongState:
         return _after_the_end(store, state.id)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
-from kata.cli.attach import Attachment, StandardStreams
+from kata.cli.attach import Attachment, StandardStreams, exit_code
 from kata.cli.terminal import is_terminal
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
@@ -179,7 +179,7 @@ class _Run:
         os.waitpid(self._supervisor, 0)
         self._marks.mark("done")
         self._report(answer)
-        return answer.exit_code
+        return exit_code(answer)
 
     def _fork(self, streams: Mapping[int, int]) -> socket:
         from kata.runtime.supervisor import RunSupervisor, supervise
@@ -239,6 +239,9 @@ class _Run:
             _say(answer.error)
         elif answer.oom_killed:
             _say(f'container "{self._state.name}" ran out of memory, and a process was killed')
+        if answer.log_error:
+            where = f'state directory "{self._store.root}"'
+            _say(f"the log is not complete: cannot write to the {where}: {answer.log_error}")
         if self._options.timing:
             from kata.cli.timing import report
 

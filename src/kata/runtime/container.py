@@ -60,6 +60,11 @@ class Process:
         for pump in self.outputs:
             pump.wait()
 
+    @property
+    def output_error(self) -> str:
+        """Why not all of its output could be written, after ``drain``; empty if it was."""
+        return next((pump.failure for pump in self.outputs if pump.failure), "")
+
 
 class Container:
     """One container; the first process has the exec id ""."""

@@ -76,7 +76,7 @@ class Lifetime:
             try:
                 self._store.save(self.state)
             except OSError as error:
-                os.write(2, f"cannot save the state: {error}\n".encode())
+                note(f"cannot save the state: {error}")
 
     def forget(self) -> None:
         """Remove the state on disk; whoever still notes something does not bring it back."""
@@ -128,6 +128,14 @@ class Lifetime:
         """No more output is kept."""
         if self.log is not None:
             self.log.close()
+
+
+def note(text: str) -> None:
+    """A line in the supervisor's log; where that cannot be written nothing is lost but the line."""
+    try:
+        os.write(2, f"{text}\n".encode())
+    except OSError:
+        pass
 
 
 def describe(error: KataError) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import EDQUOT, ENOSPC
 
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
 from kata.wire import quickjson as json
@@ -126,8 +127,15 @@ class Store:
         )
 
     def save(self, state: ContainerState) -> None:
-        """Replace the state on disk, all or nothing."""
-        write_atomic(f"{self.directory(state.id)}/state.json", json.dumps(fields(state)).encode())
+        """Replace the state on disk, all or nothing; on a full disk in the place it has."""
+        path = f"{self.directory(state.id)}/state.json"
+        data = json.dumps(fields(state)).encode()
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT) or not os.path.exists(path):
+                raise
+            _overwrite(path, data)
 
     def save_spec(self, container_id: str, spec: bytes) -> None:
         """Keep the configuration that the guest was given, for ``kata inspect``; best effort."""
@@ -232,6 +240,17 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     finally:
         os.close(fd)
     os.rename(temporary, path)
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    """Write a file over itself, in one call: its blocks are there however full the disk is."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        data = data.ljust(os.fstat(fd).st_size)
+        if os.write(fd, data) != len(data):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+    finally:
+        os.close(fd)
 
 
 def parse_state(data: bytes) -> ContainerState:

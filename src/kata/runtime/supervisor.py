@@ -78,7 +78,10 @@ class Supervisor:
             print_exc()
             self._give_up(KataError(f"internal error in the supervisor: {error!r}"))
         else:
-            self._until_end()
+            try:
+                self._until_end()
+            finally:
+                self._sandbox.stop()
         self._control.drain(_LAST_ANSWERS_S)
 
     def _serve(self, channel: socket) -> None:
@@ -134,7 +137,10 @@ class Supervisor:
         end = process.wait()
         process.drain()
         container.forget(process)
-        return ExitResponse(exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns())
+        return ExitResponse(
+            exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns(),
+            output_error=process.output_error,
+        )  # fmt: skip
 
     def _on_signal(self, request: agent_api.SignalRequest, _fds: list[int]) -> Empty:
         container = self._life(request.container_id).present()
@@ -293,6 +299,8 @@ class RunSupervisor(Supervisor):
         if life.state.auto_remove:
             life.forget()
         self._marks.mark("stopped")
+        life.result.output_error = life.container.init.output_error
+        life.result.log_error = life.log.failure if life.log is not None else ""
         life.result.timing = quickjson.dumps(self._marks.list).encode()
         life.finished.set()
 
@@ -348,7 +356,10 @@ def _reset_signals() -> None:
 def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
     """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        errors = null  # a full disk: what fails because of it is reported by whoever needs it
     os.dup2(null, 0, inheritable=False)
     os.dup2(null, 1, inheritable=False)
     os.dup2(errors, 2, inheritable=False)

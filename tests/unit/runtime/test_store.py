@@ -1,5 +1,6 @@
 """The state on disk: names, locks, atomic replacement, recovery."""
 
+import errno
 import os
 import signal
 
@@ -150,3 +151,18 @@ def test_a_run_that_gives_up_leaves_nothing(tmp_path):
         for number, handler in kept.items():
             signal.signal(number, handler)
     assert store.ids() == os.listdir(tmp_path / "names") == []
+
+
+def test_a_full_disk_does_not_lose_the_end(tmp_path, monkeypatch):
+    """Where nothing new can be written, the state is written over the one that is there."""
+    store = Store(str(tmp_path))
+    state, lock = make(store, name="x" * 100)
+
+    def full(_path, _data, _mode=0):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kata.runtime.store.write_atomic", full)
+    for code in (6, 7):
+        store.save(replace(state, name="x", status=STOPPED, exit_code=code))
+        assert store.load(state.id).exit_code == code
+    os.close(lock)
