@@ -35,7 +35,7 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:  # what is opened gets the lowest free number, this one
-            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # noqa: FBT003
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:

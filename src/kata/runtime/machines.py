@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import KataError, Unsupported
+from kata.errors import HostError, KataError, Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
@@ -42,7 +42,7 @@ def describe(
 ) -> Machine:
     """The machine for a container; its accelerator is still to be chosen.
 
-    Raises ``Unsupported`` for too many layers.
+    Raises ``Unsupported`` for too many layers, ``HostError`` for more memory than there is.
     """
     settings = config.hypervisor
     return Machine(
@@ -52,9 +52,22 @@ def describe(
         command_line="",
         machine_type=settings.machine_type,
         vcpus=machine_vcpus(vcpus),
-        memory_mib=machine_memory(memory_mib),
+        memory_mib=_memory(memory_mib),
         block_slots=_slots(layers, settings.block_slots),
     )
+
+
+def _memory(wanted: int) -> int:
+    """The shape that holds ``wanted``, or no more than that where the host has no more."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if wanted > host:
+        raise HostError(
+            f"a virtual machine of {wanted} MiB does not fit this host",
+            why=f"it has {host} MiB of memory",
+            hint="lower --memory (-m), or default_memory in the configuration",
+        )
+    shape = machine_memory(wanted)
+    return shape if shape <= host else wanted
 
 
 def _slots(layers: int, step: int) -> int:

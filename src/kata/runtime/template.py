@@ -290,7 +290,7 @@ class Templates:
         return "" if manifest.get("format") == FORMAT else "it was made by another version"
 
     def collect(self) -> list[str]:
-        """Remove what no longer fits (another image, QEMU or version) and half-made ones: the names.
+        """Remove what no longer fits (other image, QEMU or version) and half-made ones: the names.
 
         What is being made just now is left alone. Raises ``HostError`` if something cannot be
         removed, once the others are.

@@ -75,6 +75,13 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
 
 
+def _hint(program: str, why: str) -> str:
+    """What to do about a QEMU that ended before it answered anything."""
+    if "Cannot allocate memory" in why:
+        return "the host has too little memory for it: lower --memory (-m), or end something"
+    return f'is "{program}" a QEMU that works? kata check'
+
+
 class _Root:
     """What QEMU's root holds while it starts."""
 
@@ -160,7 +167,7 @@ class QemuVm:
             self._until_ready(time.monotonic() + timeout)
         except HypervisorError as error:
             if not self._watch.answered and not error.hint:
-                error.hint = f'is "{self._root.program}" a QEMU that works? kata check'
+                error.hint = _hint(self._root.program, error.why)
             self.stop()
             raise
         except BaseException:
