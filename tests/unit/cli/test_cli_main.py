@@ -62,6 +62,7 @@ def test_what_is_printed(capsys, words, code, begins):
     ("words", "code", "message"),
     [
         (["rnu"], 1, 'kata: unknown command "rnu": did you mean "kata run"?\n'),
+        (["bogus"], 1, 'kata: unknown command "bogus"\n'),
         (["image", "rmm"], 1, 'kata: unknown command "image rmm": did you mean "kata image rm"?\n'),
         (["help", "zzz"], 1, 'kata: unknown command "zzz"\n'),
         (["--rot", "/x", "ps"], 125, 'kata: unknown option "--rot": did you mean --root?\n'),
