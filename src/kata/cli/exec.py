@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from kata.cli.attach import Attachment, StandardStreams, exit_code
-from kata.cli.run_request import read_file, terminal_size
+from kata.cli.run_request import read_file, terminal_size, without_config, workdir
 from kata.config.load import load
-from kata.errors import InvalidInput, KataError, WrongState
+from kata.errors import GuestError, InvalidInput, KataError, WrongState
 from kata.oci import options as values
 from kata.runtime.control import connect
 from kata.runtime.control_api import ExecRequest, ExecResponse
@@ -16,6 +16,8 @@ from kata.runtime.store import PAUSED, RUNNING, Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.cli.parse import Options
+    from kata.runtime.control import ControlClient
+    from kata.runtime.store import ContainerState
 
 
 def run(options: Options) -> int:
@@ -31,6 +33,16 @@ def run(options: Options) -> int:
         raise InvalidInput("kata exec needs a command", hint="kata exec -it CONTAINER sh")
     request = _request(options)
     client = connect(store.directory(state.id), state.name)
+    try:
+        return _serve(options, store, state, request, client)
+    except GuestError as error:
+        raise without_config(error, request.cwd) from None
+
+
+def _serve(
+    options: Options, store: Store, state: ContainerState, request: ExecRequest,
+    client: ControlClient,
+) -> int:  # fmt: skip
     if options.detach:
         client.call("Exec", request)
         return 0
@@ -56,7 +68,7 @@ def _request(options: Options) -> ExecRequest:
     environment += values.environment(tuple(options.env), os.environ)
     rows, columns = terminal_size() if options.tty else (0, 0)
     return ExecRequest(
-        arguments=list(options.command), environment=environment, cwd=options.workdir or "",
+        arguments=list(options.command), environment=environment, cwd=workdir(options),
         user=options.user or "", terminal=options.tty, rows=rows, columns=columns,
     )  # fmt: skip
 

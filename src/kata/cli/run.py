@@ -11,7 +11,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 from kata.cli.attach import Attachment, StandardStreams, exit_code
 from kata.cli.terminal import is_terminal
 from kata.config.load import load
-from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
+from kata.errors import AlreadyExists, GuestError, HostError, InvalidInput, KataError, WrongState
 from kata.runtime.control import ControlClient
 from kata.runtime.store import ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
@@ -42,9 +42,10 @@ def run(options: Options) -> int:
     from kata.cli.run_request import build
     from kata.runtime.machines import resolve
 
+    store = Store(config.runtime.state_root)
+    store.check_writable()
     request = build(options, config)
     marks.mark("parsed")
-    store = Store(config.runtime.state_root)
     launch = resolve(request, config, say=_say)
     marks.mark("resolved")
     state = _state(request, options, config)
@@ -176,6 +177,10 @@ class _Run:
             answer = attachment.wait(ended)
         except WrongState as error:
             return self._lost(error)
+        except GuestError as error:
+            from kata.cli.run_request import without_config
+
+            raise without_config(error, options.workdir or "") from None
         os.waitpid(self._supervisor, 0)
         self._marks.mark("done")
         self._report(answer)

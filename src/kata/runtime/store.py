@@ -89,6 +89,22 @@ class Store:
         """The directory of a container."""
         return f"{self.root}/{container_id}"
 
+    def check_writable(self) -> None:
+        """Raises ``HostError`` if ``create`` is bound to; asked before anything long is done."""
+        path = self.root
+        while not os.path.lexists(path):
+            path = os.path.dirname(path) or "/"
+        if not os.path.isdir(path):
+            raise self._unwritable(f'"{path}" is not a directory')
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise self._unwritable(f'"{path}" cannot be written')
+
+    def _unwritable(self, why: str) -> HostError:
+        return HostError(
+            f'cannot write to the state directory "{self.root}"', why=why,
+            hint="run as root, free some space, or choose another with --root",
+        )  # fmt: skip
+
     def create(self, state: ContainerState) -> int:
         """Reserve the name and make the directory; gives the descriptor that holds its lock.
 
@@ -102,11 +118,7 @@ class Store:
             self.save(state)
         except OSError as error:
             self.forget(state)
-            raise HostError(
-                f'cannot write to the state directory "{self.root}"',
-                why=error.strerror or str(error),
-                hint="run as root, free some space, or choose another with --root",
-            ) from None
+            raise self._unwritable(error.strerror or str(error)) from None
         assert lock is not None
         return lock
 

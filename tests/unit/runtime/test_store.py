@@ -166,3 +166,12 @@ def test_a_full_disk_does_not_lose_the_end(tmp_path, monkeypatch):
         store.save(replace(state, name="x", status=STOPPED, exit_code=code))
         assert store.load(state.id).exit_code == code
     os.close(lock)
+
+
+def test_a_place_that_will_not_do_is_known_before(tmp_path):
+    """Nothing is made to find that out, and nothing is said of a place that is yet to be made."""
+    (tmp_path / "file").write_text("")
+    Store(str(tmp_path / "new" / "deeper")).check_writable()
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(HostError, match="is not a directory"):
+        Store(str(tmp_path / "file" / "x")).check_writable()
