@@ -121,6 +121,13 @@ def test_a_flood_of_grants_is_refused(peer):
         stream.result(5)
 
 
+def test_patience_is_the_callers(peer):
+    """An answer that does not come ends the call after the time that was set."""
+    peer.client.call_timeout = 0.05
+    with pytest.raises(AgentError, match=r"within 0.05 s"):
+        peer.client.call("SetClock", SetClockRequest())
+
+
 def test_output_is_carried_whole_and_in_order(peer):
     """A megabyte through a window of 256 KiB, with grants, byte for byte."""
     sent = os.urandom(1 << 20)

@@ -134,10 +134,6 @@ class Agent(Group):
         60, "how long making a container may take, seconds", check=between(1, 86400),
         annotation=ALWAYS,
     )  # fmt: skip
-    log_level: str = text(
-        "info", "how much the agent writes to the guest's console",
-        check=one_of("error", "warning", "info", "debug"),
-    )  # fmt: skip
     kernel_modules: tuple[str, ...] = strings(
         (), "kernel modules loaded in the guest before its first container", check=NAMES,
         annotation=ALWAYS,
@@ -158,9 +154,6 @@ class Runtime(Group):
         "directory of the guest image; empty: the one in data_root (guest/default), else the "
         "one installed",
         check=ABSOLUTE_OR_EMPTY,
-    )
-    log_level: str = text(
-        "warning", "how much is logged", check=one_of("error", "warning", "info", "debug")
     )
     stop_timeout: int = integer(
         10, "how long a container may take to end before it is killed, seconds",

@@ -223,6 +223,7 @@ class Sandbox:
         self._close_descriptors()
         self._marks.mark("ready")
         self._client = Client(self._vm.agent)
+        self._client.call_timeout = float(self._config.agent.request_timeout)
         return self._client
 
     def _watch_share(self, share: RunningShare) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -189,8 +190,8 @@ def test_faults_are_named(text, what, why, hint):
 
 def test_settings_may_be_written_as_dotted_keys():
     """Any TOML spelling of a setting is understood."""
-    values = parse(b'hypervisor.qemu.path = "/q"\nruntime = { log_level = "debug" }', "c")
-    assert values == {"hypervisor": {"path": "/q"}, "runtime": {"log_level": "debug"}}
+    values = parse(b'hypervisor.qemu.path = "/q"\nruntime = { data_root = "/d" }', "c")
+    assert values == {"hypervisor": {"path": "/q"}, "runtime": {"data_root": "/d"}}
 
 
 def test_not_utf8_is_a_fault():
@@ -225,11 +226,11 @@ def test_load_names_a_missing_or_odd_file(written, tmp_path):
 def test_environment_names_the_file_and_arguments_win(written, monkeypatch):
     """``KATA_CONFIG`` names the file; a path given goes before it, roots before the file."""
     first = written('[runtime]\nstate_root = "/a"\ndata_root = "/b"\n')
-    second = written('[runtime]\nlog_level = "debug"\n', "other.toml")
+    second = written("[runtime]\nstop_timeout = 3\n", "other.toml")
     monkeypatch.setenv("KATA_CONFIG", first)
     config = load(None, cache_dir="")
     assert (config.runtime.state_root, config.source) == ("/a", first)
-    assert load(second, cache_dir="").runtime.log_level == "debug"
+    assert load(second, cache_dir="").runtime.stop_timeout == 3
     moved = load(None, cache_dir="", state_root="/x", data_root="/y")
     assert (moved.runtime.state_root, moved.factory.template_path) == ("/x", "/y/templates")
 
@@ -385,3 +386,15 @@ def test_locate_searches_the_path(tmp_path, monkeypatch):
 def test_default_file_is_valid_for_tomllib():
     """The generated file is TOML for any reader, and its values have JSON forms."""
     assert json.dumps(tomllib.loads(render.toml()))
+
+
+def test_every_setting_has_a_reader():
+    """A setting that nothing reads would be one without effect."""
+    sources = ""
+    for directory, _, names in os.walk(f"{ROOT}/src/kata"):
+        for name in names:
+            if name.endswith(".py") and name != "settings.py":
+                with open(f"{directory}/{name}", encoding="utf-8") as file:
+                    sources += file.read()
+    unread = [s.name for _, s in rows() if not re.search(rf"\.{s.name}\b", sources)]
+    assert unread == []
