@@ -28,9 +28,9 @@ Settings are read from the file named by `--config`, else by `${ENVIRONMENT}`, e
 `{PATH}`; without a file the defaults hold.
 Files `{DROP_INS}/*.toml` beside that file are read after it, in the order of their names, and what
 they set goes before what was set until then; lists are replaced, not joined. So a package or an
-administrator adds `{DROP_INS}/50-memory.toml` and edits nothing. `--root` and `--data-root` go before
-`state_root` and `data_root`. An unknown setting, or a value that does not fit, is an error that
-names the file, the line and the nearest name. A pod's annotation
+administrator adds `{DROP_INS}/50-memory.toml` and edits nothing. `--root` and `--data-root` go
+before `state_root` and `data_root`. An unknown setting, or a value that does not fit, is an error
+that names the file, the line and the nearest name. A pod's annotation
 `io.katacontainers.config.SECTION.NAME` (section `hypervisor`, `agent` or `runtime`) may change
 what the last column allows: *listed* if `enable_annotations` names it.
 

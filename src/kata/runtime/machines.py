@@ -82,8 +82,14 @@ def _slots(layers: int, step: int) -> int:
     return min(slots, _MOST_SLOTS)
 
 
-def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
-    """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted)."""
+def accelerate(
+    machine: Machine, config: Config, kernel_release: str, *, prove: bool = False
+) -> Launch:
+    """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted).
+
+    With ``prove`` kvm is also tried where the configuration demands it. Raises ``HostError``,
+    ``Unsupported`` for a machine that does not come up with what was chosen.
+    """
     settings = config.hypervisor
     program = probe.locate(settings.path)
 
@@ -95,7 +101,19 @@ def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
         freeze.try_boot(tried, program, settings.uid_base, probe.PROBE_SECONDS)
 
     cache = f"{config.runtime.state_root}/cache"
-    choice = probe.choose(machine, program, cache, wanted=settings.accelerator, boot=boot)
+    forced = prove and settings.accelerator == "kvm"
+    wanted = "auto" if forced else settings.accelerator
+    choice = probe.choose(machine, program, cache, wanted=wanted, boot=boot)
+    if forced and choice.accelerator != "kvm":
+        raise HostError(
+            'the configured accelerator "kvm" does not work', why=choice.reason,
+            hint='set accelerator to "auto" or "tcg" in the configuration',
+        )  # fmt: skip
+    if choice.accelerator == "tcg" and settings.machine_type == "microvm":
+        raise Unsupported(
+            'a machine of type "microvm" does not come up under emulation', why=choice.reason,
+            hint='set machine_type to "pc" or "q35" in the configuration',
+        )  # fmt: skip
     machine = replace(
         machine,
         accelerator=choice.accelerator,

@@ -75,10 +75,12 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
 
 
-def _hint(program: str, why: str) -> str:
+def _hint(program: str, accelerator: str, why: str) -> str:
     """What to do about a QEMU that ended before it answered anything."""
     if "Cannot allocate memory" in why:
         return "the host has too little memory for it: lower --memory (-m), or end something"
+    if accelerator == "kvm":
+        return "kata check tries whether kvm works here"
     return f'is "{program}" a QEMU that works? kata check'
 
 
@@ -167,7 +169,7 @@ class QemuVm:
             self._until_ready(time.monotonic() + timeout)
         except HypervisorError as error:
             if not self._watch.answered and not error.hint:
-                error.hint = _hint(self._root.program, error.why)
+                error.hint = _hint(self._root.program, self._machine.accelerator, error.why)
             self.stop()
             raise
         except BaseException:
