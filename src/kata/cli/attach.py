@@ -2,7 +2,8 @@
 
 Descriptors that are not terminals are given to the supervisor, which moves the bytes itself.
 A terminal on stdin is read here and relayed: a supervisor reading it would compete with the shell
-while this program is stopped or in the background.
+while this program is stopped or in the background. Without ``-t`` output to a terminal is relayed
+too: it stops when this program is stopped (Ctrl-Z).
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import _signal
 import os
 import select
+import time
 
 from kata.cli.terminal import RawTerminal, is_terminal, size
 from kata.errors import KataError
 from kata.runtime.control_api import ExitResponse
+from kata.runtime.streams import write_all
 from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kata.runtime.control import ControlClient
 
@@ -28,18 +31,39 @@ _FORWARDED = (
     _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
 )  # fmt: skip
 _FAILED = 125  # the code of a failure of ours
+_HUNG_UP = 129
+_GRACE_S = 10.0  # that a process has whose terminal was closed
 _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
 class StandardStreams:
-    """Which descriptors the supervisor gets for the standard streams, and the relay of stdin."""
+    """Which descriptors the supervisor gets for the standard streams, and the relays of terminals.
 
-    def __init__(self, *, interactive: bool, terminal: bool) -> None:
+    ``relay`` leads to stdin (-1: none); ``outputs`` are pipes to read, with where each one goes:
+    none unless ``relayed``.
+    """
+
+    def __init__(self, *, interactive: bool, terminal: bool, relayed: bool = False) -> None:
         self._opened: list[int] = []
         self.relay = -1
+        self.outputs: dict[int, int] = {}
         self.stdin = self._stdin() if interactive else -1
-        self.stdout = 1 if _is_open(1) else self._null(os.O_WRONLY)
-        self.stderr = -1 if terminal else 2 if _is_open(2) else self._null(os.O_WRONLY)
+        self._direct = terminal or not relayed
+        self.stdout = self._output(1)
+        self.stderr = -1 if terminal else self._output(2)
+
+    def _output(self, fd: int) -> int:
+        if not _is_open(fd):
+            return self._null(os.O_WRONLY)
+        if self._direct or not is_terminal(fd):
+            return fd
+        if self.outputs and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
+            writer = os.dup(self.stdout)  # one terminal, one pipe: nothing overtakes
+        else:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self.outputs[reader] = fd
+        self._opened.append(writer)
+        return writer
 
     def _stdin(self) -> int:
         if not _is_open(0):
@@ -72,13 +96,15 @@ class Attachment:
 
     def __init__(
         self, client: ControlClient, exec_id: str, *, terminal: bool, relay: int,
-        container_id: str = "",
+        container_id: str = "", outputs: Mapping[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._client = client
         self._container_id = container_id
         self._exec_id = exec_id
         self._terminal = terminal
         self._relay = relay
+        self._outputs = dict(outputs or {})
+        self._deadline = 0.0  # until when a process may live on without its terminal
         self._pending = b""
         self._raw: RawTerminal | None = None
         self._insisted = 0
@@ -124,28 +150,55 @@ class Attachment:
         finally:
             if self._raw is not None:
                 self._raw.restore()
+        while self._outputs:
+            self._pass_output(next(iter(self._outputs)))  # to its end: nobody writes any more
         answer = self._client.result(number)
         assert isinstance(answer, ExitResponse)
+        if self._deadline < 0:
+            answer.exit_code = _HUNG_UP
         return answer
 
     def _turn(self) -> None:
         poll = select.poll()
-        poll.register(self._client.fileno(), select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
+        for fd in (self._client.fileno(), self._signals, *self._outputs):
+            poll.register(fd, select.POLLIN)
         if self._relay >= 0:
             if self._pending:
                 poll.register(self._relay, select.POLLOUT)
             else:
                 poll.register(0, select.POLLIN)
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(self._patience_ms()):
             if fd == self._client.fileno():
                 self._client.pump()
             elif fd == self._signals:
                 self._forward(_drain(self._signals))
+            elif fd in self._outputs:
+                self._pass_output(fd)
             elif fd == 0:
                 self._take_input()
             else:
                 self._pass_input()
+
+    def _patience_ms(self) -> float | None:
+        """How long to wait; kills the process once it has outlived its terminal for too long."""
+        if self._deadline <= 0:
+            return None
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            return left * 1000
+        self._deadline = -1.0
+        self._signal(_signal.SIGKILL)
+        return None
+
+    def _pass_output(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 65536)
+            write_all(self._outputs[fd], data)
+        except OSError:  # the terminal was closed: the process gets what it gets from a pipe
+            data = b""
+        if not data:
+            del self._outputs[fd]
+            os.close(fd)
 
     def _take_input(self) -> None:
         try:
@@ -180,6 +233,8 @@ class Attachment:
                 self._signal(number)
 
     def _signal(self, number: int) -> None:
+        if number == _signal.SIGHUP and self._terminal and not is_terminal(0):
+            self._deadline = self._deadline or time.monotonic() + _GRACE_S  # none can attach again
         if number in (_signal.SIGINT, _signal.SIGTERM):
             self._insisted += 1
             if self._insisted >= _INSIST:

@@ -46,14 +46,17 @@ def _serve(
     if options.detach:
         client.call("Exec", request)
         return 0
-    standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
+    standard = StandardStreams(interactive=options.interactive, terminal=options.tty, relayed=True)
     wanted = standard.wanted()
     request.streams = [stream for stream, _ in wanted]
     number = client.send("Exec", request, [fd for _, fd in wanted])
     standard.handed_over()
     answer = client.result(number)
     assert isinstance(answer, ExecResponse)
-    attachment = Attachment(client, answer.exec_id, terminal=options.tty, relay=standard.relay)
+    attachment = Attachment(
+        client, answer.exec_id, terminal=options.tty, relay=standard.relay,
+        outputs=standard.outputs,
+    )  # fmt: skip
     attachment.catch_signals()
     try:
         return exit_code(attachment.wait(attachment.ask()))

@@ -157,14 +157,16 @@ class _Run:
         options = self._options
         if options.detach:
             streams: Mapping[int, int] = {}
-            relay = -1
+            relay, outputs = -1, {}
         else:
-            standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
-            streams, relay = dict(standard.wanted()), standard.relay
+            standard = StandardStreams(
+                interactive=options.interactive, terminal=options.tty, relayed=True
+            )
+            streams, relay, outputs = dict(standard.wanted()), standard.relay, standard.outputs
         client = ControlClient(self._fork(streams))
         if not options.detach:
             standard.handed_over()
-        attachment = Attachment(client, "", terminal=options.tty, relay=relay)
+        attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
         attachment.catch_signals()
         started = client.send("Started", Empty())
         ended = attachment.ask()
