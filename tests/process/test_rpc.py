@@ -121,6 +121,13 @@ def test_a_flood_of_grants_is_refused(peer):
         stream.result(5)
 
 
+def test_patience_is_the_callers(peer):
+    """An answer that does not come ends the call after the time that was set."""
+    peer.client.call_timeout = 0.05
+    with pytest.raises(AgentError, match=r"within 0.05 s"):
+        peer.client.call("SetClock", SetClockRequest())
+
+
 def test_output_is_carried_whole_and_in_order(peer):
     """A megabyte through a window of 256 KiB, with grants, byte for byte."""
     sent = os.urandom(1 << 20)
@@ -166,6 +173,19 @@ def test_a_reader_that_went_away_ends_the_stream(peer):
     assert event.closed
     peer.send(Connection.respond(number, b""))
     assert pump.wait(5)
+    assert not pump.failure
+
+
+def test_output_that_cannot_be_written_is_remembered(peer):
+    """A full disk is not somebody who went away: it is said, once the process has ended."""
+    stream = peer.client.stream("ReadOutput", StreamRequest(stream=1))
+    number = peer.next().stream
+    pump = OutputPump(stream, os.open("/dev/full", os.O_WRONLY))
+    peer.send(Connection.data(number, b"x"))
+    assert peer.next().closed
+    peer.send(Connection.respond(number, b""))
+    assert pump.wait(5)
+    assert pump.failure == "No space left on device"
 
 
 def test_input_waits_for_the_window_and_ends(peer):

@@ -83,9 +83,33 @@ def test_no_qemu_or_another_program(kata, path, text):
 
 
 def test_no_guest_image(kata, directory):
-    """Without a guest image the command says how to make one; a damaged one is named."""
+    """Without a guest image the command says how to make one, before it fetches any other."""
     kata.configure(f'[runtime]\nguest_image = "{directory}/nosuch"\n')
-    refused(kata("run", "--rm", IMAGE, "true"), f"{directory}/nosuch", "kata guest build")
+    os.mkdir(f"{directory}/empty")
+    for image in (IMAGE, f"oci:{directory}/empty"):
+        refused(kata("run", "--rm", image, "true"), f"{directory}/nosuch", "kata guest build")
+
+
+def test_working_directories_of_the_command_line(kata):
+    """The option is named, not the configuration that is made of it."""
+    kata.ok("run", "-d", "--name", "one", IMAGE, "sleep", "300")
+    for words in (("run", "--rm", "-w", "rel", IMAGE), ("exec", "-w", "rel", "one")):
+        refused(kata(*words, "true"), '--workdir "rel"', "absolute")
+    file = "/bin/busybox"
+    for words in (
+        ("run", "--rm", "-w", file, IMAGE), ("exec", "-w", file, "one"),
+        ("exec", "-w", "/nope", "one"),
+    ):
+        refused(kata(*words, "true"), f'--workdir "{words[words.index("-w") + 1]}"')
+
+
+def test_a_seccomp_profile_beside_the_caller(kata, directory):
+    """A relative path is the caller's, though it is the supervisor that reads it."""
+    with open(f"{directory}/s.json", "w", encoding="utf-8") as file:
+        file.write('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    options = ("--rm", "--security-opt", "seccomp=s.json")
+    process = kata.start("run", *options, IMAGE, "echo", "x", cwd=directory)
+    assert process.communicate(timeout=60)[0] == b"x\n"
 
 
 def test_a_damaged_guest_image(kata, directory):
@@ -130,6 +154,26 @@ def test_a_disk_that_fills_up(kata, directory):
         assert not held
     finally:
         umount(small, MNT_DETACH)
+
+
+def test_a_full_state_directory(kata):
+    """The process goes on to its end and keeps its exit code; that the log is cut is said."""
+    small = f"{kata.state}/small"
+    os.mkdir(small)
+    mount("none", small, "tmpfs", 0, "size=64k")
+    try:
+        other = Kata(small, kata.data)
+        result = other("run", "--name", "one", IMAGE, "sh", "-c", "seq 30000; sleep 1; exit 6")
+        assert result.code == 6
+        assert result.out.endswith("30000")
+        [line] = result.err.splitlines()
+        assert "the log is not complete" in line
+        assert "No space left on device" in line
+        assert other.inspect("one")["exit_code"] == 6
+        other.ok("rm", "one")
+    finally:
+        umount(small, MNT_DETACH)
+        os.rmdir(small)
 
 
 def _started(kata, *options: str):

@@ -108,3 +108,18 @@ def test_end_of_input_arrives(kata):
     assert process.stdout.readline() == b"one\n"
     out, _ = process.communicate(timeout=30)
     assert out == b"after\n"
+
+
+def test_output_that_cannot_be_written(kata):
+    """A full disk is said once, and is a failure where the process itself had none."""
+    kata.ok("run", "-d", "--name", "one", IMAGE, "sleep", "300")
+    for verb, code, script in (
+        (("run", "--rm", IMAGE), 125, "echo a"),
+        (("exec", "one"), 125, "echo a"),
+        (("run", "--rm", IMAGE), 3, "echo a; exit 3"),
+    ):
+        with open("/dev/full", "wb") as full:
+            process = kata.start(*verb, "sh", "-c", script, stdout=full)
+        _, said = process.communicate(timeout=60)
+        assert said == b"kata: cannot write the output: No space left on device\n"
+        assert process.returncode == code

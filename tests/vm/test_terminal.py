@@ -102,6 +102,56 @@ def test_hanging_up_ends_the_session(kata):
     kata.ok("rm", "-f", "hung")
 
 
+def test_closing_the_terminal_reaches_the_process(kata):
+    """The process gets SIGHUP, and its exit code is the command's."""
+    script = "trap 'exit 7' HUP; echo up; while :; do sleep 0.2; done"
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sh", "-c", script) as terminal:
+        terminal.expect(b"up\r\n")
+        assert _hung_up(terminal) == 7
+
+
+def test_nothing_outlives_its_terminal_for_long(kata):
+    """A process that ignores SIGHUP is killed: nobody could attach to it again."""
+    with kata.terminal("run", "--rm", "-it", IMAGE, "sleep", "300") as terminal:
+        time.sleep(2)
+        assert _hung_up(terminal) == 129
+    assert kata.left() == []
+
+
+def _hung_up(terminal) -> int:
+    """The exit code after the terminal was closed."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, terminal.fd)
+    os.close(null)
+    return terminal.wait()
+
+
+def test_a_stopped_command_shows_nothing(kata):
+    """Without -t, too: what is written while the command is stopped comes once it goes on."""
+    script = "echo up; while :; do echo x; sleep 0.1; done"
+    with kata.terminal("run", "--rm", IMAGE, "sh", "-c", script) as terminal:
+        terminal.expect(b"up\r\n")
+        os.kill(terminal.pid, signal.SIGSTOP)  # the kernel ignores Ctrl-Z where no shell is
+        os.waitpid(terminal.pid, os.WUNTRACED)
+        while terminal._read(0.2):
+            pass
+        terminal.seen = b""
+        assert not terminal._read(1)
+        os.kill(terminal.pid, signal.SIGCONT)
+        terminal.expect(b"x\r\nx\r\n")
+        terminal.send(b"\x03\x03\x03")
+        terminal.wait()
+
+
+def test_streams_of_one_terminal_keep_their_order(kata):
+    """Output and errors are shown as they were written, to the last line."""
+    script = "for i in $(seq 200); do echo o$i; echo e$i >&2; done"
+    with kata.terminal("run", "--rm", IMAGE, "sh", "-c", script) as terminal:
+        assert terminal.wait() == 0
+        lines = terminal.seen.decode().split()
+    assert sorted(lines) == sorted(f"{k}{i}" for i in range(1, 201) for k in "oe")
+
+
 def test_t_wants_a_terminal(kata):
     """-it with a pipe for standard input is refused in words."""
     result = kata("run", "--rm", "-it", IMAGE, "sh", input=b"")

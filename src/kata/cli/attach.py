@@ -2,7 +2,8 @@
 
 Descriptors that are not terminals are given to the supervisor, which moves the bytes itself.
 A terminal on stdin is read here and relayed: a supervisor reading it would compete with the shell
-while this program is stopped or in the background.
+while this program is stopped or in the background. Without ``-t`` output to a terminal is relayed
+too: it stops when this program is stopped (Ctrl-Z).
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import _signal
 import os
 import select
+import time
 
 from kata.errors import KataError
 from kata.linux.terminal import RawTerminal, is_terminal, size
 from kata.runtime.control_api import ExitResponse
+from kata.runtime.streams import write_all
 from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from kata.runtime.control import ControlClient
 
@@ -27,6 +30,9 @@ _FORWARDED = (
     _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
     _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
 )  # fmt: skip
+_FAILED = 125  # the code of a failure of ours
+_HUNG_UP = 129
+_GRACE_S = 10.0  # that a process has whose terminal was closed
 _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
@@ -35,13 +41,15 @@ class Attachment:
 
     def __init__(
         self, client: ControlClient, exec_id: str, *, terminal: bool, relay: int,
-        container_id: str = "",
+        container_id: str = "", outputs: Mapping[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._client = client
         self._container_id = container_id
         self._exec_id = exec_id
         self._terminal = terminal
         self._relay = relay
+        self._outputs = dict(outputs or {})
+        self._deadline = 0.0  # until when a process may live on without its terminal
         self._pending = b""
         self._raw: RawTerminal | None = None
         self._insisted = 0
@@ -87,28 +95,55 @@ class Attachment:
         finally:
             if self._raw is not None:
                 self._raw.restore()
+        while self._outputs:
+            self._pass_output(next(iter(self._outputs)))  # to its end: nobody writes any more
         answer = self._client.result(number)
         assert isinstance(answer, ExitResponse)
+        if self._deadline < 0:
+            answer.exit_code = _HUNG_UP
         return answer
 
     def _turn(self) -> None:
         poll = select.poll()
-        poll.register(self._client.fileno(), select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
+        for fd in (self._client.fileno(), self._signals, *self._outputs):
+            poll.register(fd, select.POLLIN)
         if self._relay >= 0:
             if self._pending:
                 poll.register(self._relay, select.POLLOUT)
             else:
                 poll.register(0, select.POLLIN)
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(self._patience_ms()):
             if fd == self._client.fileno():
                 self._client.pump()
             elif fd == self._signals:
                 self._forward(_drain(self._signals))
+            elif fd in self._outputs:
+                self._pass_output(fd)
             elif fd == 0:
                 self._take_input()
             else:
                 self._pass_input()
+
+    def _patience_ms(self) -> float | None:
+        """How long to wait; kills the process once it has outlived its terminal for too long."""
+        if self._deadline <= 0:
+            return None
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            return left * 1000
+        self._deadline = -1.0
+        self._signal(_signal.SIGKILL)
+        return None
+
+    def _pass_output(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 65536)
+            write_all(self._outputs[fd], data)
+        except OSError:  # the terminal was closed: the process gets what it gets from a pipe
+            data = b""
+        if not data:
+            del self._outputs[fd]
+            os.close(fd)
 
     def _take_input(self) -> None:
         try:
@@ -143,6 +178,8 @@ class Attachment:
                 self._signal(number)
 
     def _signal(self, number: int) -> None:
+        if number == _signal.SIGHUP and self._terminal and not is_terminal(0):
+            self._deadline = self._deadline or time.monotonic() + _GRACE_S  # none can attach again
         if number in (_signal.SIGINT, _signal.SIGTERM):
             self._insisted += 1
             if self._insisted >= _INSIST:
@@ -165,6 +202,18 @@ class Attachment:
             self._client.send(method, request)
         except KataError:
             pass  # the end is being reported through the wait
+
+
+def exit_code(answer: ExitResponse) -> int:
+    """The exit code for how a process ended; says so if not all of its output was written."""
+    if answer.output_error:
+        message = f"kata: cannot write the output: {answer.output_error}\n".encode()
+        try:
+            os.write(2, message)
+        except OSError:
+            pass  # standard error is what cannot be written
+        return answer.exit_code or _FAILED
+    return answer.exit_code
 
 
 def _ignore(*_: object) -> None:

@@ -34,7 +34,9 @@ def run(options: Options) -> int:
 
 def lines(item: Check, width: int, columns: int = 80) -> list[str]:
     """A check: its verdict, and beside it what was found, what is wrong, what mends it."""
-    verdict = "ok" if item.ok else "MISSING" if item.required else "warning"
+    verdict = "MISSING" if item.required else "warning"
+    if item.ok or not item.tried:
+        verdict = "ok" if item.ok else "unknown"
     texts = [item.found, item.why, f"mend it: {item.mend}" if item.mend and not item.ok else ""]
     head = f"{verdict:<7}  {item.name:<{width}}  "
     room = max(20, columns - len(head))
@@ -45,7 +47,7 @@ def lines(item: Check, width: int, columns: int = 80) -> list[str]:
 
 def summary(done: list[Check]) -> str:
     """The last line."""
-    missing = [item.name for item in done if item.required and not item.ok]
+    missing = [item.name for item in done if item.required and not item.ok and item.tried]
     lesser = [item.name for item in done if not item.required and not item.ok]
     if missing:
         return f"no container can run on this host: {', '.join(missing)}"

@@ -40,7 +40,7 @@ def facts(config: Config) -> dict[str, Any]:
         "qemu": {"path": qemu, "version": _first_line(qemu)},
         "virtiofsd": {"path": daemon, "version": _first_line(daemon)},
         "guest_image": _guest_image(config),
-        "configuration": config.source or None,
+        "configuration": list(config.sources),
         "settings": render.values(config),
     }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment
-from kata.cli.run_request import read_file, terminal_size
+from kata.cli.attach import Attachment, exit_code
+from kata.cli.run_request import read_file, terminal_size, without_config, workdir
 from kata.cli.streams import StandardStreams
 from kata.config.load import load
-from kata.errors import InvalidInput, KataError, WrongState
+from kata.errors import GuestError, InvalidInput, KataError, WrongState
 from kata.oci import options as values
 from kata.runtime.control import connect
 from kata.runtime.control_api import ExecRequest, ExecResponse
@@ -17,6 +17,8 @@ from kata.runtime.store import PAUSED, RUNNING, Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.cli.parse import Options
+    from kata.runtime.control import ControlClient
+    from kata.runtime.store import ContainerState
 
 
 def run(options: Options) -> int:
@@ -32,20 +34,33 @@ def run(options: Options) -> int:
         raise InvalidInput("kata exec needs a command", hint="kata exec -it CONTAINER sh")
     request = _request(options)
     client = connect(store.directory(state.id), state.name)
+    try:
+        return _serve(options, store, state, request, client)
+    except GuestError as error:
+        raise without_config(error, request.cwd) from None
+
+
+def _serve(
+    options: Options, store: Store, state: ContainerState, request: ExecRequest,
+    client: ControlClient,
+) -> int:  # fmt: skip
     if options.detach:
         client.call("Exec", request)
         return 0
-    standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
+    standard = StandardStreams(interactive=options.interactive, terminal=options.tty, relayed=True)
     wanted = standard.wanted()
     request.streams = [stream for stream, _ in wanted]
     number = client.send("Exec", request, [fd for _, fd in wanted])
     standard.handed_over()
     answer = client.result(number)
     assert isinstance(answer, ExecResponse)
-    attachment = Attachment(client, answer.exec_id, terminal=options.tty, relay=standard.relay)
+    attachment = Attachment(
+        client, answer.exec_id, terminal=options.tty, relay=standard.relay,
+        outputs=standard.outputs,
+    )  # fmt: skip
     attachment.catch_signals()
     try:
-        return attachment.wait(attachment.ask()).exit_code
+        return exit_code(attachment.wait(attachment.ask()))
     except WrongState:
         return _after_the_end(store, state.id)
 
@@ -57,7 +72,7 @@ def _request(options: Options) -> ExecRequest:
     environment += values.environment(tuple(options.env), os.environ)
     rows, columns = terminal_size() if options.tty else (0, 0)
     return ExecRequest(
-        arguments=list(options.command), environment=environment, cwd=options.workdir or "",
+        arguments=list(options.command), environment=environment, cwd=workdir(options),
         user=options.user or "", terminal=options.tty, rows=rows, columns=columns,
     )  # fmt: skip
 

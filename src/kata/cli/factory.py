@@ -25,6 +25,7 @@ _MIB = 1 << 20
 _NANO = 1_000_000_000
 HEADERS = ("TEMPLATE", "MACHINE", "MEMORY", "VCPUS", "ON DISK", "MADE", "STATE")
 _SHOWN = 12  # characters of a key
+UNFINISHED = ("half made", "being made")
 
 
 def run(options: Options) -> int:
@@ -70,13 +71,15 @@ def _status(options: Options, config: Config) -> int:
 
 
 def _row(item: Mapping[str, Any], now_ns: int) -> Sequence[str]:
-    if not item["sound"]:
+    if item["flaw"] in UNFINISHED:
+        state = item["flaw"]
+    elif not item["sound"]:
         state = f"damaged: {item['flaw']}" if item["flaw"] else "damaged"
     else:
         state = "ready" if item["current"] else "stale"
     known = "memory_mib" in item  # its manifest could be read
     return (
-        item["key"][:_SHOWN],
+        item["key"].removeprefix(".new-")[:_SHOWN],
         f"{item['machine_type']}, {item['accelerator']}" if known else "",
         f"{item['memory_mib']} MiB" if known else "",
         str(item["vcpus"]) if known else "",

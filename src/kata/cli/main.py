@@ -26,8 +26,22 @@ BROKEN_PIPE = 141
 def enter(argv: Sequence[str], program: str = "kata") -> NoReturn:
     """Run a program to its end: ``argv`` without the program's name."""
     gc.disable()  # looking for cycles in what was just imported is a tenth of a start
+    _open_standard_streams()
     code = main(argv, program)
     os._exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Closed ones (``>&-``) lead to nowhere: else the next file opened would be in their place."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:  # what is opened gets the lowest free number, this one
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
 def main(argv: Sequence[str], program: str = "kata") -> int:
@@ -125,8 +139,15 @@ def _flush(code: int) -> int:
             _discard(stream.fileno())
             if code == 0:
                 code = 1
-                os.write(2, f"kata: cannot write the output: {error.strerror}\n".encode())
+                _complain(f"kata: cannot write the output: {error.strerror}\n")
     return code
+
+
+def _complain(text: str) -> None:
+    try:
+        os.write(2, text.encode())
+    except OSError:
+        pass  # of a terminal that was closed
 
 
 def _discard(fd: int) -> None:

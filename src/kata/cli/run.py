@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
 from kata.cli.streams import StandardStreams
 from kata.config.load import load
-from kata.errors import AlreadyExists, HostError, InvalidInput, KataError, WrongState
+from kata.errors import AlreadyExists, GuestError, HostError, InvalidInput, KataError, WrongState
 from kata.runtime.store import ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
 
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
+    from typing import NoReturn
 
     from kata.cli.parse import Options
     from kata.config.settings import Config
@@ -38,19 +40,20 @@ def run(options: Options) -> int:
     from kata.cli.run_request import build
     from kata.runtime.machines import resolve
 
+    store = Store(config.runtime.state_root)
+    store.check_writable()
     request = build(options, config)
     marks.mark("parsed")
-    store = Store(config.runtime.state_root)
     launch = resolve(request, config, say=_say)
     marks.mark("resolved")
     state = _state(request, options, config)
-    lock = store.create(state)
+    one = _Run(options, config, (request, launch), store, state, (begin, marks))
     try:
+        one.reserve()
         _write_cidfile(options, request)
-        return _Run(options, config, (request, launch), store, state, (begin, marks)).go(lock)
+        return one.go()
     except BaseException:
-        if os.path.isdir(store.directory(state.id)) and not store.alive(state.id):
-            store.forget(state)
+        one.give_up()
         raise
 
 
@@ -132,26 +135,48 @@ class _Run:
         self._state = state
         self._begin, self._marks = timing
         self._supervisor = 0
+        self._lock = -1
 
-    def go(self, lock: int) -> int:
+    def reserve(self) -> None:
+        """Take the name, and the lock that the supervisor will hold."""
+        for number in (_signal.SIGTERM, _signal.SIGHUP):
+            if _signal.getsignal(number) is not _signal.SIG_IGN:
+                _signal.signal(number, _end)
+        self._lock = self._store.create(self._state)
+
+    def give_up(self) -> None:
+        """Leave nothing of a container that no supervisor has taken over."""
+        self._let_go()
+        state = self._state
+        if os.path.isdir(self._store.directory(state.id)) and not self._store.alive(state.id):
+            self._store.forget(state)
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def go(self) -> int:
         """Start it, and serve it to its end unless detached."""
         options = self._options
         if options.detach:
             streams: Mapping[int, int] = {}
-            relay = -1
+            relay, outputs = -1, {}
         else:
-            standard = StandardStreams(interactive=options.interactive, terminal=options.tty)
-            streams, relay = dict(standard.wanted()), standard.relay
-        channel = self._fork(lock, streams)
+            standard = StandardStreams(
+                interactive=options.interactive, terminal=options.tty, relayed=True
+            )
+            streams, relay, outputs = dict(standard.wanted()), standard.relay, standard.outputs
+        channel = self._fork(streams)
         # the supervisor has begun already and needs none of these
-        from kata.cli.attach import Attachment
+        from kata.cli.attach import Attachment, exit_code
         from kata.runtime.control import ControlClient
         from kata.wire.agent_api import Empty
 
         client = ControlClient(channel)
         if not options.detach:
             standard.handed_over()
-        attachment = Attachment(client, "", terminal=options.tty, relay=relay)
+        attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
         attachment.catch_signals()
         started = client.send("Started", Empty())
         ended = attachment.ask()
@@ -164,12 +189,16 @@ class _Run:
             answer = attachment.wait(ended)
         except WrongState as error:
             return self._lost(error)
+        except GuestError as error:
+            from kata.cli.run_request import without_config
+
+            raise without_config(error, options.workdir or "") from None
         os.waitpid(self._supervisor, 0)
         self._marks.mark("done")
         self._report(answer)
-        return answer.exit_code
+        return exit_code(answer)
 
-    def _fork(self, lock: int, streams: Mapping[int, int]) -> socket:
+    def _fork(self, streams: Mapping[int, int]) -> socket:
         from kata.runtime.birth import Child
         from kata.runtime.run_workload import RunWorkload
 
@@ -184,9 +213,9 @@ class _Run:
                 (first, launch), self._config, self._store, self._state, _run_supervisor
             )
             child.marks.list = self._marks.list
-            child.supervise([theirs], owned, {lock})
+            child.supervise([theirs], owned, {self._lock})
         theirs.close()
-        os.close(lock)
+        self._let_go()
         return ours
 
     def _abandon(self) -> None:
@@ -227,11 +256,19 @@ class _Run:
             _say(answer.error)
         elif answer.oom_killed:
             _say(f'container "{self._state.name}" ran out of memory, and a process was killed')
+        if answer.log_error:
+            where = f'state directory "{self._store.root}"'
+            _say(f"the log is not complete: cannot write to the {where}: {answer.log_error}")
         if self._options.timing:
             from kata.cli.timing import report
 
             marks = [*self._marks.list, *_marks(answer)]
             report(self._begin, marks, self._options.format)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """A signal while there is no process to pass it to: what was begun is taken back."""
+    raise SystemExit(128 + number)
 
 
 def _marks(answer: ExitResponse) -> list[tuple[str, int]]:

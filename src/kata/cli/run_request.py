@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from kata.cli.parse import UsageError
-from kata.errors import InvalidInput, NotFound
+from kata.errors import InvalidInput, KataError, NotFound
 from kata.oci import options as values
 from kata.oci.defaults import (
     ContainerRequest,
@@ -59,7 +59,7 @@ def build(options: Options, config: Config) -> RunRequest:
     source = _rootfs(options.rootfs) if options.rootfs else _image(options, config)
     container_id = new_id()
     hostname = _hostname(options.hostname) if options.hostname else container_id[:12]
-    security = values.security(tuple(options.security_opt))
+    security = values.security(tuple(options.security_opt), os.getcwd())
     resources = _resources(options)
     volumes = tuple(values.volume(text, os.getcwd()) for text in options.volume)
     container = ContainerRequest(
@@ -163,7 +163,9 @@ def _image(options: Options, config: Config) -> Source:
                 f'no such image: "{options.image}"', hint=f"kata image pull {options.image}"
             )
         from kata.cli.image import fetch
+        from kata.runtime import guest_image
 
+        guest_image.find(config.runtime.guest_image, config.runtime.data_root)  # or why not
         image = fetch(options.image, store)
     return Source(
         name=image.name or options.image, layers=image.layers,
@@ -193,7 +195,7 @@ def _process(
     return ProcessRequest(
         args=_arguments(options, source, command),
         env=image_environment(source.environment, tuple(environment)),
-        cwd=options.workdir or source.cwd,
+        cwd=workdir(options) or source.cwd,
         user=resolve(wanted, source.passwd, source.group, extra=tuple(options.group_add)),
         terminal=options.tty,
         console_size=terminal_size() if options.tty else (0, 0),
@@ -256,6 +258,22 @@ def _files(options: Options, hostname: str) -> tuple[tuple[str, bytes], ...]:
         ("/etc/hosts", ("\n".join(hosts) + "\n").encode()),
         ("/etc/machine-id", f"{os.urandom(16).hex()}\n".encode()),
     )
+
+
+def workdir(options: Options) -> str:
+    """The value of ``--workdir``, empty if not given; raises ``InvalidInput``."""
+    path: str = options.workdir or ""
+    if path and not path.startswith("/"):
+        raise InvalidInput(f'invalid --workdir "{path}"', why="must be an absolute path")
+    return path
+
+
+def without_config(error: KataError, path: str) -> KataError:
+    """The guest's error in the words of the command line, where nobody wrote a config.json."""
+    if not error.what.startswith("chdir to cwd"):
+        return error
+    what = f'--workdir "{path}"' if path else "the working directory of the image"
+    return type(error)(what, why=error.what.rpartition("failed: ")[2])
 
 
 def read_file(path: str) -> bytes:

@@ -9,21 +9,38 @@ import os
 
 
 class StandardStreams:
-    """Which descriptors the supervisor gets for the standard streams, and the relay of stdin."""
+    """Which descriptors the supervisor gets for the standard streams, and the relays of terminals.
 
-    def __init__(self, *, interactive: bool, terminal: bool) -> None:
+    ``relay`` leads to stdin (-1: none); ``outputs`` are pipes to read, with where each one goes:
+    none unless ``relayed``.
+    """
+
+    def __init__(self, *, interactive: bool, terminal: bool, relayed: bool = False) -> None:
         self._opened: list[int] = []
         self.relay = -1
+        self.outputs: dict[int, int] = {}
         self.stdin = self._stdin() if interactive else -1
-        self.stdout = 1 if _is_open(1) else self._null(os.O_WRONLY)
-        self.stderr = -1 if terminal else 2 if _is_open(2) else self._null(os.O_WRONLY)
+        self._direct = terminal or not relayed
+        self.stdout = self._output(1)
+        self.stderr = -1 if terminal else self._output(2)
+
+    def _output(self, fd: int) -> int:
+        if not _is_open(fd):
+            return self._null(os.O_WRONLY)
+        if self._direct or not os.isatty(fd):
+            return fd
+        if self.outputs and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
+            writer = os.dup(self.stdout)  # one terminal, one pipe: nothing overtakes
+        else:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            self.outputs[reader] = fd
+        self._opened.append(writer)
+        return writer
 
     def _stdin(self) -> int:
         if not _is_open(0):
             return self._null(os.O_RDONLY)
-        from kata.linux.terminal import is_terminal
-
-        if not is_terminal(0):
+        if not os.isatty(0):
             return 0
         reader, self.relay = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self.relay, False)

@@ -7,7 +7,7 @@ The one rule: nothing here knows a setting; only how one is shown.
 from __future__ import annotations
 
 from kata.config.group import ALWAYS, LISTED
-from kata.config.settings import ENVIRONMENT, GROUPS, PATH, rows
+from kata.config.settings import DROP_INS, ENVIRONMENT, GROUPS, PATH, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +19,18 @@ _WIDTH = 96
 _FILE_HEAD = """\
 # Configuration of pykata. Every setting is shown with its default, commented out;
 # remove the "#" in front of a setting to change it. Unknown settings are errors.
+# Or leave this file alone, and write what you change to config.d/NAME.toml beside it.
 """
 _PAGE_HEAD = f"""\
 # Configuration
 
 Settings are read from the file named by `--config`, else by `${ENVIRONMENT}`, else from
-`{PATH}`; without a file the defaults hold. `--root` and `--data-root` go before
-`state_root` and `data_root`. An unknown setting, or a value that does not fit, is an error that
-names the file, the line and the nearest name. A pod's annotation
+`{PATH}`; without a file the defaults hold.
+Files `{DROP_INS}/*.toml` beside that file are read after it, in the order of their names, and what
+they set goes before what was set until then; lists are replaced, not joined. So a package or an
+administrator adds `{DROP_INS}/50-memory.toml` and edits nothing. `--root` and `--data-root` go
+before `state_root` and `data_root`. An unknown setting, or a value that does not fit, is an error
+that names the file, the line and the nearest name. A pod's annotation
 `io.katacontainers.config.SECTION.NAME` (section `hypervisor`, `agent` or `runtime`) may change
 what the last column allows: *listed* if `enable_annotations` names it.
 

@@ -27,6 +27,7 @@ from kata.config.group import (
 from kata.wire.record import record
 
 PATH = "/etc/kata-containers/configuration.toml"
+DROP_INS = "config.d"  # beside the file
 ENVIRONMENT = "KATA_CONFIG"
 
 
@@ -137,10 +138,6 @@ class Agent(Group):
         60, "how long making a container may take, seconds", check=between(1, 86400),
         annotation=ALWAYS,
     )  # fmt: skip
-    log_level: str = text(
-        "info", "how much the agent writes to the guest's console",
-        check=one_of("error", "warning", "info", "debug"),
-    )  # fmt: skip
     kernel_modules: tuple[str, ...] = strings(
         (), "kernel modules loaded in the guest before its first container", check=NAMES,
         annotation=ALWAYS,
@@ -168,9 +165,6 @@ class Runtime(Group):
         "a tap for each, frames redirected both ways; none: not at all",
         check=one_of("tcfilter", "none"), annotation=ALWAYS,
     )  # fmt: skip
-    log_level: str = text(
-        "warning", "how much is logged", check=one_of("error", "warning", "info", "debug")
-    )
     stop_timeout: int = integer(
         10, "how long a container may take to end before it is killed, seconds",
         check=between(0, 86400),
@@ -179,14 +173,14 @@ class Runtime(Group):
 
 @record
 class Config:
-    """All settings; ``source`` is the file they were read from, empty for the defaults."""
+    """All settings; ``sources`` are the files they were read from, none for the defaults."""
 
     hypervisor: Hypervisor
     shared_fs: SharedFs
     factory: Factory
     agent: Agent
     runtime: Runtime
-    source: str = ""
+    sources: tuple[str, ...] = ()
 
 
 GROUPS: dict[str, type[Group]] = {
@@ -203,13 +197,13 @@ def rows() -> list[tuple[str, Setting]]:
     return [(group, s) for group, cls in GROUPS.items() for s in cls.SETTINGS.values()]
 
 
-def build(values: dict[str, dict[str, object]], source: str = "") -> Config:
+def build(values: dict[str, dict[str, object]], sources: tuple[str, ...] = ()) -> Config:
     """The record of valid ``values``, by group and attribute; the rest are defaults."""
     made = {group: cls(**values.get(group, {})) for group, cls in GROUPS.items()}
     runtime, factory = made["runtime"], made["factory"]
     if not factory.__dict__["template_path"]:
         factory.__dict__["template_path"] = runtime.__dict__["data_root"] + "/templates"
-    return Config(**made, source=source)  # type: ignore[arg-type]
+    return Config(**made, sources=sources)  # type: ignore[arg-type]
 
 
 def fingerprint() -> str:

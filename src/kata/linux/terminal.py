@@ -50,7 +50,10 @@ class RawTerminal:
 
     def enter(self) -> None:
         """(Again) raw: also after the process was stopped and the shell had the terminal."""
-        termios.tcsetattr(self._fd, termios.TCSANOW, raw_mode(self._saved))
+        try:
+            termios.tcsetattr(self._fd, termios.TCSANOW, raw_mode(self._saved))
+        except termios.error:
+            pass  # it was hung up: whoever reads it sees its end
 
     def restore(self) -> None:
         """As it was."""

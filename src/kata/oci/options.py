@@ -256,8 +256,11 @@ def sysctl(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def security(given: tuple[str, ...]) -> Security:
-    """``--security-opt`` values: ``seccomp=unconfined|FILE``, ``no-new-privileges[=BOOL]``."""
+def security(given: tuple[str, ...], directory: str) -> Security:
+    """``--security-opt`` values: ``seccomp=unconfined|FILE``, ``no-new-privileges[=BOOL]``.
+
+    A relative FILE is taken from ``directory``.
+    """
     seccomp, no_new_privileges = "", False
     for text in given:
         mark = "=" if "=" in text else ":"
@@ -266,6 +269,8 @@ def security(given: tuple[str, ...]) -> Security:
             no_new_privileges = value != "false"
         elif name == "seccomp" and value:
             seccomp = "" if value in ("builtin", "default") else value
+            if seccomp not in ("", "unconfined") and not seccomp.startswith("/"):
+                seccomp = _normal(f"{directory}/{seccomp}")
         elif (name, value) in (("apparmor", "unconfined"), ("label", "disable")):
             continue  # neither exists in the guest
         else:

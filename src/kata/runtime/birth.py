@@ -88,7 +88,10 @@ def _reset_signals() -> None:
 def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
     """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        errors = null  # a full disk: what fails because of it is reported by whoever needs it
     os.dup2(null, 0, inheritable=False)
     os.dup2(null, 1, inheritable=False)
     os.dup2(errors, 2, inheritable=False)

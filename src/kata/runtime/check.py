@@ -33,6 +33,7 @@ class Check:
     """One check: ``found`` is what is there, ``why`` what is wrong, ``mend`` what to do about it.
 
     ``required``: without it no container runs; the others take something away, which ``why`` says.
+    Not ``tried``: something else is missing that is needed to find out, so ``ok`` says nothing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Check:
     why: str = ""
     mend: str = ""
     required: bool = True
+    tried: bool = True
 
 
 @record
@@ -110,7 +112,11 @@ def _qemu(config: Config, _host: Host) -> Check:
     version = qemu_version(text)
     found = f"{program}, version {'.'.join(map(str, version))}" if version else program
     if not version:
-        return Check("qemu", ok=False, found=found, why="it does not tell a version as QEMU does")
+        return Check(
+            "qemu", ok=False, found=found, why="it does not tell a version as QEMU does",
+            mend="set path to QEMU's program in the configuration, or leave it out; "
+            + _QEMU_PACKAGE,
+        )  # fmt: skip
     if version < _OLDEST_QEMU:
         return Check("qemu", ok=False, found=found, why="older than 7.2", mend=_QEMU_PACKAGE)
     missing = _missing_parts(config, program)
@@ -180,16 +186,19 @@ def _accelerator(config: Config, host: Host) -> Check:
 
     node = f"{host.dev}/kvm is " + ("there" if os.path.exists(f"{host.dev}/kvm") else "missing")
     settings = config.hypervisor
+    needed = (("qemu", _qemu), ("guest image", _guest_image), ("memory", _memory))
+    lacking = [name for name, check in needed if not _guarded(name, check, config, host).ok]
+    if lacking:
+        why = f"not tried without {' and '.join(lacking)}"
+        return Check("accelerator", ok=False, found=node, why=why, tried=False)
     try:
         image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
         machine = describe(
             config, image, vcpus=settings.default_vcpus, memory_mib=settings.default_memory
         )
-        launch = accelerate(machine, config, image.kernel_release)
+        launch = accelerate(machine, config, image.kernel_release, prove=True)
     except KataError as error:
-        return Check(
-            "accelerator", ok=False, found=node, why=f"not tried: {error}", mend=error.hint
-        )
+        return Check("accelerator", ok=False, found=node, why=str(error), mend=error.hint)
     chosen = launch.machine.accelerator
     return Check("accelerator", ok=True, found=f"{chosen}: {launch.reason}")
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from kata.runtime.rpc import Call, Client
     from kata.runtime.streamlog import StreamLog
 
-ANSWER_S = 30.0  # for calls that only concern a process
 FOREVER = -1.0
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
@@ -59,6 +58,11 @@ class Process:
             self.input.finish()
         for pump in self.outputs:
             pump.wait()
+
+    @property
+    def output_error(self) -> str:
+        """Why not all of its output could be written, after ``drain``; empty if it was."""
+        return next((pump.failure for pump in self.outputs if pump.failure), "")
 
 
 class Container:
@@ -120,7 +124,7 @@ class Container:
             process = Process(f"exec-{self._last_exec}")
         request.container_id, request.exec_id = self.id, process.exec_id
         try:
-            self._client.call("Exec", request, ANSWER_S)
+            self._client.call("Exec", request)
         except KataError:
             for fd in fds.values():
                 os.close(fd)
@@ -152,39 +156,39 @@ class Container:
     def signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
         """Send a signal to a process, or to all of the container."""
         request = SignalRequest(container_id=self.id, exec_id=exec_id, signal=number, all=everyone)
-        self._client.call("Signal", request, ANSWER_S)
+        self._client.call("Signal", request)
 
     def resize(self, rows: int, columns: int, exec_id: str = "") -> None:
         """Set the size of a process's terminal."""
         request = ResizeRequest(container_id=self.id, exec_id=exec_id, rows=rows, columns=columns)
-        self._client.call("Resize", request, ANSWER_S)
+        self._client.call("Resize", request)
 
     def pause(self) -> None:
         """Freeze every process."""
-        self._client.call("Pause", ContainerRequest(container_id=self.id), ANSWER_S)
+        self._client.call("Pause", ContainerRequest(container_id=self.id))
 
     def resume(self) -> None:
         """Let every process go on."""
-        self._client.call("Resume", ContainerRequest(container_id=self.id), ANSWER_S)
+        self._client.call("Resume", ContainerRequest(container_id=self.id))
 
     def update(self, resources: bytes) -> None:
         """Set new limits: OCI's linux.resources (JSON)."""
         request = UpdateRequest(container_id=self.id, resources=resources)
-        self._client.call("Update", request, ANSWER_S)
+        self._client.call("Update", request)
 
     def delete(self) -> None:
         """Remove what is left of it in the guest; a process that still runs is killed."""
-        self._client.call("Delete", DeleteRequest(container_id=self.id, force=True), ANSWER_S)
+        self._client.call("Delete", DeleteRequest(container_id=self.id, force=True))
 
     def stats(self) -> StatsResponse:
         """What it uses."""
-        answer = self._client.call("Stats", ContainerRequest(container_id=self.id), ANSWER_S)
+        answer = self._client.call("Stats", ContainerRequest(container_id=self.id))
         assert isinstance(answer, StatsResponse)
         return answer
 
     def processes(self) -> ListProcessesResponse:
         """Its processes."""
         request = ContainerRequest(container_id=self.id)
-        answer = self._client.call("ListProcesses", request, ANSWER_S)
+        answer = self._client.call("ListProcesses", request)
         assert isinstance(answer, ListProcessesResponse)
         return answer

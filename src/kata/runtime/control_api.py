@@ -29,7 +29,11 @@ class StartedResponse(Message):
 
 
 class ExitResponse(Message):
-    """How a process ended; ``timing`` is JSON: the marks of the start path."""
+    """How a process ended; ``timing`` is JSON: the marks of the start path.
+
+    ``output_error``: why not all of its output could be written; ``log_error``: why its log is
+    not complete.
+    """
 
     exit_code: int = int32(1)
     signal: int = uint32(2)
@@ -37,6 +41,8 @@ class ExitResponse(Message):
     finished_ns: int = int64(4)
     error: str = string(5)
     timing: bytes = bytes_(6)
+    output_error: str = string(7)
+    log_error: str = string(8)
 
 
 class ExecRequest(Message):

@@ -6,6 +6,7 @@ error; whatever happens, no process is left.
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
 
@@ -16,7 +17,7 @@ from kata.wire.ttrpc import Status, error_of, status_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from kata.hypervisors.qemu.driver import QemuVm
     from kata.machine.description import Machine
@@ -63,6 +64,7 @@ def apart(work: Callable[[], None]) -> None:
         os.close(ours)
         _child(work, theirs, parent)
     os.close(theirs)
+    kept = _end_on_signals()
     try:
         answer = b""
         while data := os.read(ours, 65536):
@@ -73,10 +75,28 @@ def apart(work: Callable[[], None]) -> None:
     finally:
         os.close(ours)
         os.waitpid(pid, 0)
+        for number, handler in kept.items():
+            _signal.signal(number, handler)
     if not answer:
         raise HypervisorError("the process that starts a guest was killed")
     if answer != b"done":
         raise error_of(Status.decode(answer))
+
+
+def _end_on_signals() -> dict[int, Any]:
+    """Make TERM and HUP an exception, so that what is half made is removed; the former handlers."""
+    kept = {}
+    try:
+        for number in (_signal.SIGTERM, _signal.SIGHUP):
+            if _signal.getsignal(number) is _signal.SIG_DFL:
+                kept[int(number)] = _signal.signal(number, _ended)
+    except ValueError:
+        pass  # in another thread than the main one, which then has handlers of its own
+    return kept
+
+
+def _ended(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _child(work: Callable[[], None], report: int, parent: int) -> NoReturn:

@@ -57,6 +57,8 @@ class Lifetime:
         self.workload = workload
         self.state = state
         self._store = store
+        self._keeping = _thread.allocate_lock()
+        self._forgotten = False
         self.container: Container | None = None
         self.log: StreamLog | None = None
         self.execs: dict[str, int] = {}  # stand-ins of added processes, by exec id
@@ -66,18 +68,27 @@ class Lifetime:
         self.result = ExitResponse()
 
     def change(self, **changes: object) -> None:
-        """Note something in the state on disk."""
-        self.state = replace(self.state, **changes)
-        try:
-            self._store.save(self.state)
-        except OSError as error:
-            os.write(2, f"cannot save the state: {error}\n".encode())
+        """Note something in the state on disk, unless that is gone already."""
+        with self._keeping:
+            self.state = replace(self.state, **changes)
+            if self._forgotten:
+                return
+            try:
+                self._store.save(self.state)
+            except OSError as error:
+                note(f"cannot save the state: {error}")
+
+    def forget(self) -> None:
+        """Remove the state on disk; whoever still notes something does not bring it back."""
+        with self._keeping:
+            self._forgotten = True
+            self._store.forget(self.state)
 
     def fail(self, error: KataError) -> None:
         """It did not start: nothing of it stays."""
         self.failure = error
         self.close_log()
-        self._store.forget(self.state)
+        self.forget()
         for event in (self.created, self.started, self.exited, self.finished):
             event.set()
 
@@ -117,6 +128,14 @@ class Lifetime:
         """No more output is kept."""
         if self.log is not None:
             self.log.close()
+
+
+def note(text: str) -> None:
+    """A line in the supervisor's log; where that cannot be written nothing is lost but the line."""
+    try:
+        os.write(2, f"{text}\n".encode())
+    except OSError:
+        pass
 
 
 def describe(error: KataError) -> str:

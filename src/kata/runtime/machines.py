@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import KataError, Unsupported
+from kata.errors import HostError, KataError, Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
@@ -45,7 +45,7 @@ def describe(
 ) -> Machine:
     """The machine for a container; its accelerator is still to be chosen.
 
-    Raises ``Unsupported`` for too many layers.
+    Raises ``Unsupported`` for too many layers, ``HostError`` for more memory than there is.
     """
     settings = config.hypervisor
     return Machine(
@@ -55,9 +55,22 @@ def describe(
         command_line="",
         machine_type=settings.machine_type,
         vcpus=machine_vcpus(vcpus),
-        memory_mib=machine_memory(memory_mib),
+        memory_mib=_memory(memory_mib),
         block_slots=_slots(layers, settings.block_slots),
     )
+
+
+def _memory(wanted: int) -> int:
+    """The shape that holds ``wanted``, or no more than that where the host has no more."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    if wanted > host:
+        raise HostError(
+            f"a virtual machine of {wanted} MiB does not fit this host",
+            why=f"it has {host} MiB of memory",
+            hint="lower --memory (-m), or default_memory in the configuration",
+        )
+    shape = machine_memory(wanted)
+    return shape if shape <= host else wanted
 
 
 def _slots(layers: int, step: int) -> int:
@@ -72,8 +85,14 @@ def _slots(layers: int, step: int) -> int:
     return min(slots, _MOST_SLOTS)
 
 
-def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
-    """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted)."""
+def accelerate(
+    machine: Machine, config: Config, kernel_release: str, *, prove: bool = False
+) -> Launch:
+    """Choose QEMU and the accelerator; the first time it may take seconds (a guest is booted).
+
+    With ``prove`` kvm is also tried where the configuration demands it. Raises ``HostError``,
+    ``Unsupported`` for a machine that does not come up with what was chosen.
+    """
     settings = config.hypervisor
     program = probe.locate(settings.path)
 
@@ -85,7 +104,19 @@ def accelerate(machine: Machine, config: Config, kernel_release: str) -> Launch:
         freeze.try_boot(tried, program, settings.uid_base, probe.PROBE_SECONDS)
 
     cache = f"{config.runtime.state_root}/cache"
-    choice = probe.choose(machine, program, cache, wanted=settings.accelerator, boot=boot)
+    forced = prove and settings.accelerator == "kvm"
+    wanted = "auto" if forced else settings.accelerator
+    choice = probe.choose(machine, program, cache, wanted=wanted, boot=boot)
+    if forced and choice.accelerator != "kvm":
+        raise HostError(
+            'the configured accelerator "kvm" does not work', why=choice.reason,
+            hint='set accelerator to "auto" or "tcg" in the configuration',
+        )  # fmt: skip
+    if choice.accelerator == "tcg" and settings.machine_type == "microvm":
+        raise Unsupported(
+            'a machine of type "microvm" does not come up under emulation', why=choice.reason,
+            hint='set machine_type to "pc" or "q35" in the configuration',
+        )  # fmt: skip
     machine = replace(
         machine,
         accelerator=choice.accelerator,

@@ -142,6 +142,7 @@ class Client:
     def __init__(self, sock: socket, *, name: str = "agent") -> None:
         self._sock = sock
         self._name = name
+        self.call_timeout = CALL_TIMEOUT
         self._connection = Connection(max_message=MAX_MESSAGE)
         self._calls: dict[int, Call] = {}
         self._sending = _thread.allocate_lock()
@@ -155,9 +156,9 @@ class Client:
         self._finished.acquire()
         _thread.start_new_thread(self._read, ())
 
-    def call(self, method: str, request: Message, timeout: float = CALL_TIMEOUT) -> Message:
-        """Call a method and wait for its answer."""
-        return self.start(method, request).result(timeout)
+    def call(self, method: str, request: Message, timeout: float = 0) -> Message:
+        """Call a method and wait for its answer; 0: as long as ``call_timeout`` says."""
+        return self.start(method, request).result(timeout or self.call_timeout)
 
     def start(self, method: str, request: Message) -> Call:
         """Call a method without waiting."""

@@ -264,6 +264,7 @@ class Sandbox:
         if self._share is not None or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
+        self._client.call_timeout = float(self._config.agent.request_timeout)
         return self._client
 
     def wait_ready(self) -> None:

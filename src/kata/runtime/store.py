@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import EDQUOT, ENOSPC
 
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
 from kata.wire import quickjson as json
@@ -88,6 +89,22 @@ class Store:
         """The directory of a container."""
         return f"{self.root}/{container_id}"
 
+    def check_writable(self) -> None:
+        """Raises ``HostError`` if ``create`` is bound to; asked before anything long is done."""
+        path = self.root
+        while not os.path.lexists(path):
+            path = os.path.dirname(path) or "/"
+        if not os.path.isdir(path):
+            raise self._unwritable(f'"{path}" is not a directory')
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise self._unwritable(f'"{path}" cannot be written')
+
+    def _unwritable(self, why: str) -> HostError:
+        return HostError(
+            f'cannot write to the state directory "{self.root}"', why=why,
+            hint="run as root, free some space, or choose another with --root",
+        )  # fmt: skip
+
     def create(self, state: ContainerState) -> int:
         """Reserve the name and make the directory; gives the descriptor that holds its lock.
 
@@ -101,11 +118,7 @@ class Store:
             self.save(state)
         except OSError as error:
             self.forget(state)
-            raise HostError(
-                f'cannot write to the state directory "{self.root}"',
-                why=error.strerror or str(error),
-                hint="run as root, free some space, or choose another with --root",
-            ) from None
+            raise self._unwritable(error.strerror or str(error)) from None
         assert lock is not None
         return lock
 
@@ -126,8 +139,15 @@ class Store:
         )
 
     def save(self, state: ContainerState) -> None:
-        """Replace the state on disk, all or nothing."""
-        write_atomic(f"{self.directory(state.id)}/state.json", json.dumps(fields(state)).encode())
+        """Replace the state on disk, all or nothing; on a full disk in the place it has."""
+        path = f"{self.directory(state.id)}/state.json"
+        data = json.dumps(fields(state)).encode()
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT) or not os.path.exists(path):
+                raise
+            _overwrite(path, data)
 
     def save_spec(self, container_id: str, spec: bytes) -> None:
         """Keep the configuration that the guest was given, for ``kata inspect``; best effort."""
@@ -234,6 +254,17 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     os.rename(temporary, path)
 
 
+def _overwrite(path: str, data: bytes) -> None:
+    """Write a file over itself, in one call: its blocks are there however full the disk is."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        data = data.ljust(os.fstat(fd).st_size)
+        if os.write(fd, data) != len(data):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+    finally:
+        os.close(fd)
+
+
 def parse_state(data: bytes) -> ContainerState:
     """A state as it is on disk. Raises ``ValueError`` or ``TypeError``."""
     raw: dict[str, Any] = json.loads(data)
@@ -249,7 +280,8 @@ def _lock(directory: str, kind: int = fcntl.LOCK_EX) -> int | None:
 
     Those who only ask share the lock, so that two who ask do not take each other for the owner.
     """
-    fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    make = os.O_CREAT if kind == fcntl.LOCK_EX else 0  # who only asks makes nothing
+    fd = os.open(f"{directory}/lock", os.O_RDWR | make | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:

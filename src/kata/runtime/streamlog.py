@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import time
+from errno import ENOSPC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,24 +56,37 @@ class StreamLog:
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = _thread.allocate_lock()
+        self.failure = ""  # why something is missing, if something is
         self._fd = self._open()
         self._size = 0
 
     def _open(self) -> int:
-        return os.open(
-            self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_TRUNC, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_TRUNC
+        try:
+            return os.open(self._path, flags, 0o600)
+        except OSError as error:
+            self._failed(error)
+            return -1
+
+    def _failed(self, error: OSError) -> None:
+        self.failure = self.failure or error.strerror or str(error)
 
     def write(self, stream: str, data: bytes) -> None:
         """Log a piece of output; a full disk loses log lines, never the container."""
         piece = entries(stream, data, timestamp(time.time_ns()))
         with self._lock:
+            if self._fd < 0:
+                return
             try:
                 if self._size + len(piece) > MAX_BYTES:
                     self._rotate()
-                self._size += os.write(self._fd, piece)
-            except OSError:
-                pass
+                written = os.write(self._fd, piece)
+                if written < len(piece):
+                    os.ftruncate(self._fd, self._size)  # no half entry
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
+                self._size += written
+            except OSError as error:
+                self._failed(error)
 
     def _rotate(self) -> None:
         os.rename(self._path, f"{self._path}.1")
@@ -83,4 +97,5 @@ class StreamLog:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            os.close(self._fd)
+            if self._fd >= 0:
+                os.close(self._fd)

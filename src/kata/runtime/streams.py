@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 import select
+from errno import ECONNRESET, EIO, EPIPE
 
 from kata.errors import KataError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from kata.runtime.rpc import Stream
     from kata.runtime.streamlog import StreamLog
+
+
+_NOBODY_READS = (EPIPE, ECONNRESET, EIO)  # EIO: of a terminal that was closed
 
 
 class OutputPump:
@@ -41,6 +45,7 @@ class OutputPump:
         self._log = log
         self._kind = kind
         self._on_first = on_first
+        self.failure = ""  # why not all of it was delivered; empty when nobody wanted it any more
         self._done = _thread.allocate_lock()
         self._done.acquire()
         _thread.start_new_thread(self._run, ())
@@ -66,7 +71,9 @@ class OutputPump:
             return
         try:
             write_all(self._fd, data)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                self.failure = error.strerror or str(error)
             self._close()
             if self._log is None:
                 self._stream.close()

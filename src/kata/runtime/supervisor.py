@@ -82,7 +82,10 @@ class Supervisor:
             print_exc()
             self._give_up(KataError(f"internal error in the supervisor: {error!r}"))
         else:
-            self._until_end()
+            try:
+                self._until_end()
+            finally:
+                self._sandbox.stop()
         self._control.drain(_LAST_ANSWERS_S)
 
     def _serve(self, channel: socket) -> None:
@@ -138,7 +141,10 @@ class Supervisor:
         end = process.wait()
         process.drain()
         container.forget(process)
-        return ExitResponse(exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns())
+        return ExitResponse(
+            exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns(),
+            output_error=process.output_error,
+        )  # fmt: skip
 
     def _on_signal(self, request: agent_api.SignalRequest, _fds: list[int]) -> Empty:
         container = self._life(request.container_id).present()
@@ -297,8 +303,10 @@ class RunSupervisor(Supervisor):
         self._control.close()
         life.close_log()
         if life.state.auto_remove:
-            self._store.forget(life.state)
+            life.forget()
         self._marks.mark("stopped")
+        life.result.output_error = life.container.init.output_error
+        life.result.log_error = life.log.failure if life.log is not None else ""
         life.result.timing = quickjson.dumps(self._marks.list).encode()
         life.finished.set()
 

@@ -223,7 +223,25 @@ class Templates:
 
     def status(self) -> list[dict[str, object]]:
         """What there is: key, path, machine, sizes in bytes, made when, sound or not."""
-        return [self._describe(key) for key in self._keys()]
+        return [self._describe(key) for key in self._keys()] + [
+            {
+                "key": f"{_NEW}{key}", "path": f"{self.root}/{_NEW}{key}", "sound": False,
+                "flaw": "being made" if self._is_locked(key) else "half made", "current": False,
+            }
+            for key in sorted(self._names(_NEW))
+        ]  # fmt: skip
+
+    def _is_locked(self, key: str) -> bool:
+        import fcntl
+
+        try:
+            with open(f"{self.root}/{_LOCK}{key}", "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def _keys(self) -> list[str]:
         try:
@@ -272,9 +290,10 @@ class Templates:
         return "" if manifest.get("format") == FORMAT else "it was made by another version"
 
     def collect(self) -> list[str]:
-        """Remove what no longer fits (another image, QEMU or version) and half-made ones: the keys.
+        """Remove what no longer fits (other image, QEMU or version) and half-made ones: the names.
 
-        What is being made just now is left alone.
+        What is being made just now is left alone. Raises ``HostError`` if something cannot be
+        removed, once the others are.
         """
         return self._discard(lambda key: bool(self._stale(key) or _flaw(f"{self.root}/{key}", key)))
 
@@ -289,29 +308,41 @@ class Templates:
         return self._discard(lambda key: key in surplus) if surplus else []
 
     def destroy(self) -> list[str]:
-        """Remove all: the keys. Virtual machines that run are not touched: they hold the files."""
+        """Remove all: the names. Virtual machines that run are not touched: they hold the files."""
         return self._discard(lambda _key: True)
 
     def _discard(self, unwanted: Callable[[str], bool]) -> list[str]:
         import fcntl
 
-        gone = []
+        gone: list[str] = []
+        failures = []
         keys = set(self._keys()) | set(self._names(_NEW))
         for key in sorted(keys | set(self._names(_LOCK))):
             lock = os.open(f"{self.root}/{_LOCK}{key}", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._sweep(key)
-                if key not in self._keys():
-                    os.unlink(f"{self.root}/{_LOCK}{key}")
-                elif unwanted(key):
-                    _remove(f"{self.root}/{key}")
-                    os.unlink(f"{self.root}/{_LOCK}{key}")
-                    gone.append(key)
+                gone += self._discard_one(key, unwanted)
             except BlockingIOError:
                 pass  # it is being made
+            except HostError as error:
+                failures.append(error)
             finally:
                 os.close(lock)
+        if failures:
+            raise failures[0]
+        return gone
+
+    def _discard_one(self, key: str, unwanted: Callable[[str], bool]) -> list[str]:
+        """Remove what there is of a key, half-made or unwanted; its lock must be held."""
+        gone = [f"{_NEW}{key}"] if key in self._names(_NEW) else []
+        self._sweep(key)
+        kept = key in self._keys()
+        if kept and unwanted(key):
+            _remove(f"{self.root}/{key}")
+            gone.append(key)
+            kept = False
+        if not kept:
+            os.unlink(f"{self.root}/{_LOCK}{key}")
         return gone
 
     def _names(self, prefix: str) -> list[str]:
@@ -391,10 +422,14 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _remove(directory: str) -> None:
+    """Remove a template, whatever is in its place."""
     try:
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
+        if os.path.isdir(directory) and not os.path.islink(directory):
+            from shutil import rmtree
+
+            rmtree(directory)
+        else:
+            os.unlink(directory)
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -62,6 +62,7 @@ def test_what_is_printed(capsys, words, code, begins):
     ("words", "code", "message"),
     [
         (["rnu"], 1, 'kata: unknown command "rnu": did you mean "kata run"?\n'),
+        (["bogus"], 1, 'kata: unknown command "bogus"\n'),
         (["image", "rmm"], 1, 'kata: unknown command "image rmm": did you mean "kata image rm"?\n'),
         (["help", "zzz"], 1, 'kata: unknown command "zzz"\n'),
         (["--rot", "/x", "ps"], 125, 'kata: unknown option "--rot": did you mean --root?\n'),
@@ -211,3 +212,17 @@ def test_json_is_one_value(tmp_path):
     """``--format json`` prints one array or object, also when there is nothing."""
     assert json.loads(kata("ps", "--root", str(tmp_path), "--format", "json").stdout) == []
     assert "kata" in json.loads(kata("version", "--format=json").stdout)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_closed_streams(closed):
+    """A standard stream that the caller closed is no fault, and no other file takes its place."""
+    shell = " ".join(f"{number}>&-" for number in closed)
+    program = f'exec "$@" {shell}'
+    for words, code in ((["version"], 0), (["nosuch"], 1)):
+        argv = ["/bin/sh", "-c", program, "sh", f"{SOURCE}/../bin/kata", *words]
+        done = subprocess.run(argv, capture_output=True, check=False)
+        assert done.returncode == code
+        assert b"Traceback" not in done.stderr
+        assert b"internal error" not in done.stderr
+        assert bool(done.stdout) == (code == 0 and "1" not in closed)

@@ -89,6 +89,7 @@ def test_a_damaged_guest_image_as_a_row():
         ({"sound": True, "current": True, "flaw": ""}, "ready"),
         ({"sound": True, "current": False, "flaw": ""}, "stale"),
         ({"sound": False, "current": True, "flaw": "cut short"}, "damaged: cut short"),
+        ({"sound": False, "current": False, "flaw": "half made"}, "half made"),
     ],
 )
 def test_templates_as_rows(item, state):

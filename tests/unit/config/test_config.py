@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -94,7 +95,7 @@ def test_records_are_frozen_and_comparable():
     with pytest.raises(AttributeError):
         config.hypervisor.path = "/x"
     with pytest.raises(AttributeError):
-        config.source = "/x"
+        config.sources = ("/x",)
     with pytest.raises(AttributeError):
         del config.hypervisor.path
     with pytest.raises(TypeError):
@@ -189,8 +190,8 @@ def test_faults_are_named(text, what, why, hint):
 
 def test_settings_may_be_written_as_dotted_keys():
     """Any TOML spelling of a setting is understood."""
-    values = parse(b'hypervisor.qemu.path = "/q"\nruntime = { log_level = "debug" }', "c")
-    assert values == {"hypervisor": {"path": "/q"}, "runtime": {"log_level": "debug"}}
+    values = parse(b'hypervisor.qemu.path = "/q"\nruntime = { data_root = "/d" }', "c")
+    assert values == {"hypervisor": {"path": "/q"}, "runtime": {"data_root": "/d"}}
 
 
 def test_not_utf8_is_a_fault():
@@ -225,13 +226,63 @@ def test_load_names_a_missing_or_odd_file(written, tmp_path):
 def test_environment_names_the_file_and_arguments_win(written, monkeypatch):
     """``KATA_CONFIG`` names the file; a path given goes before it, roots before the file."""
     first = written('[runtime]\nstate_root = "/a"\ndata_root = "/b"\n')
-    second = written('[runtime]\nlog_level = "debug"\n', "other.toml")
+    second = written("[runtime]\nstop_timeout = 3\n", "other.toml")
     monkeypatch.setenv("KATA_CONFIG", first)
     config = load(None, cache_dir="")
-    assert (config.runtime.state_root, config.source) == ("/a", first)
-    assert load(second, cache_dir="").runtime.log_level == "debug"
+    assert (config.runtime.state_root, config.sources) == ("/a", (first,))
+    assert load(second, cache_dir="").runtime.stop_timeout == 3
     moved = load(None, cache_dir="", state_root="/x", data_root="/y")
     assert (moved.runtime.state_root, moved.factory.template_path) == ("/x", "/y/templates")
+
+
+def test_drop_ins_go_before_the_file(written, tmp_path):
+    """In the order of their names; what they do not say stays; other files are not read."""
+    path = written("[runtime]\nstop_timeout = 3\n[hypervisor.qemu]\ndefault_vcpus = 2\n")
+    (tmp_path / "config.d").mkdir()
+    written("[runtime]\nstop_timeout = 5\n", "config.d/20-b.toml")
+    first = written("[runtime]\nstop_timeout = 4\ndata_root = '/d'\n", "config.d/10-a.toml")
+    written("nonsense", "config.d/10-a.toml~")
+    written("nonsense", "config.d/.30.toml")
+    config = load(path, cache_dir="")
+    assert (config.runtime.stop_timeout, config.runtime.data_root) == (5, "/d")
+    assert config.hypervisor.default_vcpus == 2
+    assert config.sources == (path, first, str(tmp_path / "config.d" / "20-b.toml"))
+    written("[runtime]\nstop = 5\n", "config.d/20-b.toml")
+    with pytest.raises(InvalidConfig, match=r"config.d/20-b.toml:2"):
+        load(path, cache_dir="")
+
+
+def test_drop_ins_without_a_file(written, tmp_path, monkeypatch):
+    """Where the usual file is missing its drop-ins count all the same."""
+    monkeypatch.setattr("kata.config.load.PATH", str(tmp_path / "configuration.toml"))
+    assert load(cache_dir="").sources == ()
+    (tmp_path / "config.d").mkdir()
+    written("[runtime]\nstop_timeout = 5\n", "config.d/a.toml")
+    assert load(cache_dir="").runtime.stop_timeout == 5
+
+
+def test_drop_ins_of_strangers_are_refused(written, tmp_path):
+    """A directory that others may write, as one in /tmp may be, names no programs of root's."""
+    path = written("")
+    (tmp_path / "config.d").mkdir()
+    os.chmod(tmp_path / "config.d", 0o777)
+    with pytest.raises(InvalidConfig, match=r"config.d.*others than root"):
+        load(path, cache_dir="")
+
+
+def test_kept_values_are_of_all_files(written, tmp_path, monkeypatch):
+    """A drop-in that comes, changes or goes is seen, and nothing is parsed twice."""
+    calls = parsed_again(monkeypatch)
+    path, cache = written("[runtime]\nstop_timeout = 3\n"), str(tmp_path / "cache")
+    (tmp_path / "config.d").mkdir()
+    seen = [load(path, cache_dir=cache).runtime.stop_timeout]
+    for text in ("[runtime]\nstop_timeout = 4\n", "[runtime]\nstop_timeout = 50\n"):
+        name = written(text, "config.d/a.toml")
+        seen += [load(path, cache_dir=cache).runtime.stop_timeout for _ in range(2)]
+    os.unlink(name)
+    seen.append(load(path, cache_dir=cache).runtime.stop_timeout)
+    assert seen == [3, 4, 4, 50, 50, 3]
+    assert len(calls) == 6
 
 
 def parsed_again(monkeypatch):
@@ -385,3 +436,15 @@ def test_locate_searches_the_path(tmp_path, monkeypatch):
 def test_default_file_is_valid_for_tomllib():
     """The generated file is TOML for any reader, and its values have JSON forms."""
     assert json.dumps(tomllib.loads(render.toml()))
+
+
+def test_every_setting_has_a_reader():
+    """A setting that nothing reads would be one without effect."""
+    sources = ""
+    for directory, _, names in os.walk(f"{ROOT}/src/kata"):
+        for name in names:
+            if name.endswith(".py") and name != "settings.py":
+                with open(f"{directory}/{name}", encoding="utf-8") as file:
+                    sources += file.read()
+    unread = [s.name for _, s in rows() if not re.search(rf"\.{s.name}\b", sources)]
+    assert unread == []

@@ -166,11 +166,13 @@ def test_sysctls_and_security():
     for text in ("a", "=1", "a="):
         with pytest.raises(InvalidInput):
             sysctl(text)
-    assert security(()) == Security()
-    assert security(("seccomp=unconfined", "no-new-privileges")) == Security("unconfined", True)
-    assert security(("seccomp=/p.json", "no-new-privileges:false")) == Security("/p.json")
-    assert security(("seccomp=builtin", "no-new-privileges=true")) == Security("", True)
-    assert security(("apparmor=unconfined", "label=disable")) == Security()
+    assert security((), "/w") == Security()
+    unconfined = Security("unconfined", True)
+    assert security(("seccomp=unconfined", "no-new-privileges"), "/w") == unconfined
+    assert security(("seccomp=/p.json", "no-new-privileges:false"), "/w") == Security("/p.json")
+    assert security(("seccomp=s/../p.json",), "/w") == Security("/w/p.json")
+    assert security(("seccomp=builtin", "no-new-privileges=true"), "/w") == Security("", True)
+    assert security(("apparmor=unconfined", "label=disable"), "/w") == Security()
     for text in (
         "seccomp",
         "seccomp=",
@@ -179,7 +181,7 @@ def test_sysctls_and_security():
         "no-new-privileges=2",
     ):
         with pytest.raises(InvalidInput, match="invalid security option"):
-            security((text,))
+            security((text,), "/w")
 
 
 def test_signals():

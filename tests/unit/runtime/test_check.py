@@ -189,7 +189,17 @@ def test_no_guest_image(tmp_path, host):
     missing = config(tmp_path, runtime={"guest_image": str(tmp_path / "none")})
     image, accelerator = (one(n, missing, host) for n in ("guest image", "accelerator"))
     assert (image.ok, image.mend) == (False, "kata guest build")
-    assert (accelerator.ok, accelerator.why.startswith("not tried")) == (False, True)
+    assert (accelerator.ok, accelerator.tried) == (False, False)
+    assert accelerator.why == "not tried without guest image"
+
+
+def test_no_accelerator_without_qemu(tmp_path, host):
+    """Of a program that is no QEMU it is said what to do, and nothing is tried with it."""
+    settings = config(tmp_path, hypervisor={"path": "/bin/true"})
+    qemu, accelerator = (one(n, settings, host) for n in ("qemu", "accelerator"))
+    assert "set path" in qemu.mend
+    assert (accelerator.ok, accelerator.tried) == (False, False)
+    assert "qemu" in accelerator.why
 
 
 def test_the_daemon(tmp_path, host):
@@ -209,6 +219,7 @@ def test_the_document():
     assert text["can_run"] is True
     assert text["checks"][1] == {
         "name": "b", "ok": False, "found": "", "why": "", "mend": "", "required": False,
+        "tried": True,
     }  # fmt: skip
     assert not check.can_run([Check("c", ok=False)])
 

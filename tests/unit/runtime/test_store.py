@@ -1,10 +1,14 @@
 """The state on disk: names, locks, atomic replacement, recovery."""
 
+import errno
 import os
+import signal
 
 import pytest
 
+from kata.cli.run import _Run
 from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.runtime.lifetime import Lifetime
 from kata.runtime.store import (
     LOST_EXIT_CODE,
     RUNNING,
@@ -110,3 +114,64 @@ def test_bad_names_are_refused(name):
     """Docker's rule for names."""
     with pytest.raises(InvalidInput):
         check_name(name)
+
+
+def test_who_asks_leaves_nothing(tmp_path):
+    """Asking whether a container lives does not bring its lock back while it is being removed."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    os.unlink(f"{store.directory(state.id)}/lock")
+    assert not store.alive(state.id)
+    assert not os.path.exists(f"{store.directory(state.id)}/lock")
+    os.close(lock)
+
+
+def test_a_forgotten_container_is_not_noted_again(tmp_path):
+    """A thread that still wants to note something does not bring the state back."""
+    store = Store(str(tmp_path))
+    state, lock = make(store)
+    life = Lifetime(None, state, store)
+    life.forget()
+    os.mkdir(store.directory(state.id))
+    life.change(status=RUNNING)
+    assert os.listdir(store.directory(state.id)) == []
+    os.close(lock)
+
+
+def test_a_run_that_gives_up_leaves_nothing(tmp_path):
+    """Reserved and not started, as with a cidfile that exists: the name is free again."""
+    store = Store(str(tmp_path))
+    state = ContainerState(id=new_id(), name="one", created_ns=1)
+    run = _Run(None, None, (None, None), store, state, (0, None))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        run.reserve()
+        run.give_up()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert store.ids() == os.listdir(tmp_path / "names") == []
+
+
+def test_a_full_disk_does_not_lose_the_end(tmp_path, monkeypatch):
+    """Where nothing new can be written, the state is written over the one that is there."""
+    store = Store(str(tmp_path))
+    state, lock = make(store, name="x" * 100)
+
+    def full(_path, _data, _mode=0):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kata.runtime.store.write_atomic", full)
+    for code in (6, 7):
+        store.save(replace(state, name="x", status=STOPPED, exit_code=code))
+        assert store.load(state.id).exit_code == code
+    os.close(lock)
+
+
+def test_a_place_that_will_not_do_is_known_before(tmp_path):
+    """Nothing is made to find that out, and nothing is said of a place that is yet to be made."""
+    (tmp_path / "file").write_text("")
+    Store(str(tmp_path / "new" / "deeper")).check_writable()
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(HostError, match="is not a directory"):
+        Store(str(tmp_path / "file" / "x")).check_writable()

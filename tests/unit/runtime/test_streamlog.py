@@ -1,5 +1,8 @@
 """The container log: CRI entries, byte-exact, bounded."""
 
+import resource
+import signal
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +48,29 @@ def test_the_log_is_bounded(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1"]
     assert all(p.stat().st_size <= 1000 for p in tmp_path.iterdir())
     assert b"line 99" in (tmp_path / "log").read_bytes()
+
+
+def test_a_full_disk_is_remembered(tmp_path):
+    """What cannot be logged is left out whole, and the log says that something is missing."""
+    log = StreamLog(str(tmp_path / "log"))
+    log.write("stdout", b"first\n")
+    assert not log.failure
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))
+    try:
+        log.write("stdout", b"x" * 500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, kept)
+    log.close()
+    assert log.failure
+    assert rebuilt((tmp_path / "log").read_bytes()) == b"first\n"
+
+
+def test_a_log_that_cannot_be_made(tmp_path):
+    """The container runs without."""
+    log = StreamLog(str(tmp_path / "missing" / "log"))
+    log.write("stdout", b"x\n")
+    log.close()
+    assert "No such file" in log.failure

@@ -7,7 +7,7 @@ import pytest
 
 from kata.errors import HostError
 from kata.machine.description import Machine
-from kata.runtime.template import Templates, _files
+from kata.runtime.template import Templates, _files, _remove
 from kata.wire.record import replace
 
 MACHINE = Machine(kernel="/k", initrd="/i", image_digest="d", command_line="", memory_mib=256)
@@ -91,6 +91,17 @@ def damage_manifest(directory):
     os.truncate(f"{directory}/manifest.json", 100)
 
 
+def damage_directory(directory):
+    os.unlink(f"{directory}/state")
+    os.makedirs(f"{directory}/state/x")
+
+
+def damage_link(directory):
+    os.rename(directory, f"{directory}-moved")
+    os.symlink(f"{directory}-moved", directory)
+    os.unlink(f"{directory}/state")
+
+
 def damage_missing(directory):
     os.unlink(f"{directory}/state")
 
@@ -139,13 +150,45 @@ def test_what_nobody_can_ask_for_is_collected(templates, made):
     assert os.listdir(templates.root) == []
 
 
+def test_half_made_ones_are_shown_and_removed(templates):
+    """What a killed maker left is listed, and named when it is removed."""
+    left = f"{templates.root}/.new-0123456789abcdef"
+    os.makedirs(left)
+    [row] = templates.status()
+    assert (row["key"], row["flaw"]) == (os.path.basename(left), "half made")
+    lock = templates._lock("0123456789abcdef", print)
+    [row] = templates.status()
+    assert row["flaw"] == "being made"
+    assert templates.collect() == []
+    os.close(lock)
+    assert templates.collect() == [os.path.basename(left)]
+    assert os.listdir(templates.root) == []
+
+
+@pytest.mark.usefixtures("made")
+def test_one_that_cannot_be_removed_keeps_no_other(templates, monkeypatch):
+    """The others go all the same, and the failure is told."""
+    for name in ("0000000000000000", "ffffffffffffffff"):
+        os.makedirs(f"{templates.root}/{name}")
+
+    def refusing(path):
+        if path.endswith("/0000000000000000"):
+            raise HostError(f'cannot remove "{path}"')
+        _remove(path)
+
+    monkeypatch.setattr("kata.runtime.template._remove", refusing)
+    with pytest.raises(HostError, match="0000000000000000"):
+        templates.destroy()
+    assert [n for n in os.listdir(templates.root) if n[0] != "."] == ["0000000000000000"]
+
+
 @pytest.mark.usefixtures("made")
 def test_destroy_leaves_nothing(templates):
     """Templates, half-made ones and their locks all go."""
     os.makedirs(f"{templates.root}/.new-0123456789abcdef")
     with open(f"{templates.root}/.new-0123456789abcdef/memory", "wb"):
         pass
-    assert len(templates.destroy()) == 1
+    assert len(templates.destroy()) == 2
     assert os.listdir(templates.root) == []
 
 

@@ -135,6 +135,23 @@ vm.stop()
     assert run(script) == [[False, []]]
 
 
+def test_an_agent_that_crashes_ends_the_machine(run):
+    """On a machine without a power switch, too: at once, with its traceback.
+
+    Under emulation a microvm shows its kernel no device, so the agent finds no port.
+    """
+    [[said, console]] = run("""
+machine = replace(MACHINE, machine_type="microvm")
+try:
+    freeze.try_boot(machine, QEMU, UID, 120)
+except KataError as error:
+    tell(str(error), error.console)
+""")
+    assert "restarted itself" in said
+    assert 'no virtio-serial port "kata.agent.0"' in console
+    assert "Traceback" in console
+
+
 @pytest.mark.parametrize("kind", ["q35"])
 def test_other_machine_types(run, kind):
     """A template of another machine type is made and copied like any."""

@@ -100,6 +100,15 @@ def wants_taps(machine: Machine, bindings: Bindings) -> bool:
     return bindings.state >= 0 and slots != set(range(machine.nic_slots))
 
 
+def _hint(program: str, accelerator: str, why: str) -> str:
+    """What to do about a QEMU that ended before it answered anything."""
+    if "Cannot allocate memory" in why:
+        return "the host has too little memory for it: lower --memory (-m), or end something"
+    if accelerator == "kvm":
+        return "kata check tries whether kvm works here"
+    return f'is "{program}" a QEMU that works? kata check'
+
+
 class _Root:
     """What QEMU's root holds while it starts."""
 
@@ -185,7 +194,7 @@ class QemuVm:
             self._until_ready(time.monotonic() + timeout)
         except HypervisorError as error:
             if not self._watch.answered and not error.hint:
-                error.hint = f'is "{self._root.program}" a QEMU that works? kata check'
+                error.hint = _hint(self._root.program, self._machine.accelerator, error.why)
             self.stop()
             raise
         except BaseException:
