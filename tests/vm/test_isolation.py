@@ -8,6 +8,7 @@ import time
 import pytest
 
 from kata.linux.capabilities import NAMES
+from support.bundle import Bundle
 from support.source import CHECKOUT
 from support.vm import IMAGE
 
@@ -145,7 +146,7 @@ def _processes(kata, client) -> dict[str, int]:
 def test_every_process_is_as_the_table_says(sandbox, kata):
     """User, capabilities, namespaces, root, filter and descriptors, process by process."""
     table = rows()
-    assert set(table) == set(sandbox)
+    assert set(table) == {*sandbox, "stand-in"}
     places = {kata.state: "store", kata.data: "store"}
     for name, pid in sandbox.items():
         row = dict(table[name])
@@ -154,6 +155,24 @@ def test_every_process_is_as_the_table_says(sandbox, kata):
         assert facts(pid, {"seen"}) == {c: row[c] for c in COLUMNS}, name
         found = {kind_of(pid, number, places) for number in os.listdir(f"/proc/{pid}/fd")}
         assert found <= set(row["descriptors"].split()), (name, found)
+
+
+def test_an_engine_s_stand_in_is_as_the_table_says(directory, prepared):
+    """It has the namespaces that engines look for, the container's root, and no rights."""
+    with Bundle(directory, prepared, "sleep", "1000") as bundle:
+        pid = bundle.state()["pid"]
+        row = rows()["stand-in"]
+        found = facts(pid, set())
+        assert {c: found[c] for c in COLUMNS if c != "root"} == {
+            c: row[c] for c in COLUMNS if c != "root"
+        }
+        inside = os.stat(f"/proc/{pid}/root/bin/busybox")
+        assert os.path.samestat(inside, os.stat(f"{bundle.path}/rootfs/bin/busybox"))
+        assert os.listdir(f"/proc/{pid}/root/proc").count("1") == 1
+        kinds = {kind_of(pid, number, {}) for number in os.listdir(f"/proc/{pid}/fd")}
+        assert kinds <= set(row["descriptors"].split())
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            assert file.read().rstrip(b"\0") == b"sleep\x001000"
 
 
 def test_virtual_machines_have_users_of_their_own(kata):

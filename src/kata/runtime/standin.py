@@ -16,6 +16,7 @@ import select
 from kata.errors import KataError, WrongState
 from kata.linux import namespaces, terminal, tty
 from kata.linux import syscalls as sc
+from kata.linux.capabilities import limit_bounding
 from kata.linux.fds import close_others
 from kata.runtime.control_api import ExitResponse
 from kata.runtime.shadow import NAMESPACES, Shadow, enter
@@ -132,8 +133,16 @@ def _stand(
         return 1
     if place.shadow is not None:
         enter(place.shadow)
+    _give_up_rights()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     return _Follower(client, container_id, word[1:].decode(), place.terminal, signals).run()
+
+
+def _give_up_rights() -> None:
+    """What is left to do needs none, and the files around it are the container's."""
+    sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+    limit_bounding(0)
+    sc.capset(0, 0, 0)
 
 
 def _settle(place: Place, beside: int) -> None:
