@@ -20,7 +20,11 @@ import subprocess
 import sys
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PROGRAMS = ("kata", "kata-runtime", "containerd-shim-kata-v2")
+PROGRAMS = {  # and how each begins: what a program does not need is not imported
+    "kata": ("kata.cli.main", "enter(sys.argv[1:])"),
+    "kata-runtime": ("kata.cli.runtime.main", "enter(sys.argv[1:])"),
+    "containerd-shim-kata-v2": ("kata.cli.main", 'enter(sys.argv[1:], "containerd-shim-kata-v2")'),
+}
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 RECORD = "installed.json"
 LAUNCHER = """\
@@ -29,9 +33,9 @@ import sys
 
 sys.path.insert(0, "{library}")
 
-from kata.cli.main import enter
+from {module} import enter
 
-enter(sys.argv[1:], "{program}")
+{call}
 """
 
 
@@ -53,8 +57,8 @@ class Installation:
         """Install everything but the guest image."""
         before = self.recorded()
         self.package()
-        for program in PROGRAMS:
-            text = LAUNCHER.format(library=self.library, program=program)
+        for program, (module, call) in PROGRAMS.items():
+            text = LAUNCHER.format(library=self.library, module=module, call=call)
             self.write(f"{self.prefix}/bin/{program}", text.encode(), 0o755)
         for shell, path in (
             ("bash", f"{self.prefix}/share/bash-completion/completions/kata"),
