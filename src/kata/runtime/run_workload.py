@@ -27,6 +27,7 @@ class RunWorkload:
     guest_name = FIRST
     engine = False
     network = -1
+    systemd_slice = ""
     resources: dict[str, Any] = {}  # the guest sees to them
 
     def __init__(self, request: RunRequest, data_root: str) -> None:

@@ -117,6 +117,11 @@ class Sandbox:
         runtime, settings = self._config.runtime, self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
         parent, name = self._first.group
+        if self._first.systemd_slice:
+            from kata.resources import systemd
+
+            scope = systemd.Unit(self._first.systemd_slice, name)
+            systemd.start(scope, f"kata sandbox {self._first.id}")
         self._group = create(name, self._limits(started=False), parent=parent)
         entry = self._group.entry()
         plan, sources = self._plan(self._first)

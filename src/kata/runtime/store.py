@@ -59,7 +59,8 @@ class ContainerState:
     bundle: str = ""  # of a container that an engine made
     rootfs: str = ""
     annotations: tuple[tuple[str, str], ...] = ()
-    cgroup: str = ""
+    cgroup: str = ""  # its path below every hierarchy
+    systemd_slice: str = ""  # where systemd makes it
     hooks: bool = False  # whether HOOKS is beside the state
 
 

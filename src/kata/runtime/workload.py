@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         layers: tuple[str, ...]
         network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
         engine: bool  # whether its control group and its state are an engine's
+        systemd_slice: str  # where systemd is to make that group; empty: it is made by hand
         group: tuple[str, str]  # parent and name of the control group on the host
         resources: dict[str, Any]  # OCI's linux.resources
 

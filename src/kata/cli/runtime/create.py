@@ -71,6 +71,7 @@ def create(options: Options, streams: dict[int, int] | None = None) -> Made:
     membership = pods.membership(container_id, spec.get("annotations") or {})
     store = Store(options.root or config.runtime.state_root)
     state = _state(container_id, spec, bundle)
+    state = replace(state, **_group(options, spec, container_id))
     sandbox = _sandbox(store, membership, spec)
     if sandbox is not None:
         state = replace(state, sandbox=sandbox.sandbox or sandbox.id)
@@ -141,8 +142,6 @@ def _refuse(options: Options, spec: Spec) -> None:
             why="descriptors of the host mean nothing in a virtual machine",
         )
     refuse(spec)
-    if options.systemd_cgroup or options.cgroup_manager == "systemd":
-        raise Unsupported("systemd not running on this host, cannot use systemd cgroups manager")
     terminal = bool(spec["process"].get("terminal"))
     if options.verb == "create" and terminal and not options.console_socket:
         raise InvalidInput("cannot allocate tty if runc will detach without setting console socket")
@@ -159,7 +158,6 @@ def _state(container_id: str, spec: Spec, bundle: str) -> ContainerState:
         created_ns=time.time_ns(), terminal=bool(spec["process"].get("terminal")),
         bundle=bundle, rootfs=rootfs, hooks=any((spec.get("hooks") or {}).values()),
         annotations=tuple((spec.get("annotations") or {}).items()),
-        cgroup="/".join(filter(None, _group(spec, container_id))),
     )  # fmt: skip
 
 
@@ -169,10 +167,20 @@ def _pod_supervisor() -> type[Supervisor]:
     return PodSupervisor
 
 
-def _group(spec: Spec, container_id: str) -> tuple[str, str]:
+def _group(options: Options, spec: Spec, container_id: str) -> dict[str, object]:
+    """Where the control group is, and whether systemd makes it. Raises ``HostError``."""
+    path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+    if options.systemd_cgroup or options.cgroup_manager == "systemd":
+        from kata.resources import systemd
+
+        systemd.require()
+        scope = systemd.unit(path, container_id)
+        parent = systemd.slice_path(scope.slice)
+        cgroup = f"{parent}/{scope.name}" if parent else scope.name
+        return {"cgroup": cgroup, "systemd_slice": scope.slice}
     from kata.resources.plan import place
 
-    return place((spec.get("linux") or {}).get("cgroupsPath") or "", container_id)
+    return {"cgroup": "/".join(filter(None, place(path, container_id)))}
 
 
 class _Creation:
