@@ -9,7 +9,20 @@ UNCHECKED = "wrong types and missing parts of a config are not looked for"
 ANY_NAME = "any id that can be a directory's name is taken"
 
 # this project's runtime: what a virtual machine cannot have
-KATA: dict[str, str] = {}
+NO_USERS = "user namespaces are refused: the machine isolates"
+FROM_THE_HOST = "mounts of the host do not travel into a machine"
+KATA: dict[str, str] = {
+    "commands.ps_as_a_table": "the table is of the guest's processes; as JSON, pids are the host's",
+    "commands.spec_rootless": NO_USERS,
+    "isolation.user_namespace_files": NO_USERS,
+    "isolation.user_namespace_map": NO_USERS,
+    "isolation.user_namespace_root": NO_USERS,
+    "mounts.changes_on_the_host_are_seen": "the guest keeps sizes and names for a second",
+    "mounts.mounts_of_the_host_arrive_by_slave": FROM_THE_HOST,
+    "resources.cpuset": "the processors are the host's: where the machine may run",
+    "streams.closed_output_is_felt": "that nobody reads any more is felt at the second write",
+    "streams.descriptors_are_passed_on": "descriptors of the host mean nothing in a machine",
+}
 
 # the references, which prove the suite: what they do otherwise by design or by a fault of theirs
 RUNC: dict[str, str] = {

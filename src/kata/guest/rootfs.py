@@ -92,7 +92,7 @@ class Rootfs:
             kind = mounts.PROPAGATION.get(propagation)
             if kind is None:
                 raise InvalidInput(f'linux.rootfsPropagation "{propagation}" is unknown')
-            sc.mount("", "/", None, kind)
+            sc.mount("", "/", None, kind & ~sc.MS_REC)  # mounts below have their own
 
     def _mount(self, mount: dict[str, Any]) -> None:
         target = str(mount["destination"])

@@ -135,10 +135,11 @@ def bind_onto(source: str, target: int, options: Options) -> None:
     tree = sc.open_tree(source, recursive=bool(options.flags & sc.MS_REC))
     try:
         flags, cleared = _attributes(options.flags), _attributes(options.cleared)
+        cleared &= ~(flags | sc.MOUNT_ATTR_ATIME)
         if flags & sc.MOUNT_ATTR_ATIME or options.flags & sc.MS_RELATIME:
-            cleared |= sc.MOUNT_ATTR_ATIME
+            cleared |= sc.MOUNT_ATTR_ATIME  # the kernel wants all of them cleared to set one
         if flags or cleared:
-            sc.mount_setattr("", sc.AT_EMPTY_PATH, flags, cleared & ~flags, directory=tree)
+            sc.mount_setattr("", sc.AT_EMPTY_PATH, flags, cleared, directory=tree)
         sc.move_mount(tree, target)
         for kind in options.propagation:
             flags = sc.AT_EMPTY_PATH | (sc.AT_RECURSIVE if kind & sc.MS_REC else 0)

@@ -7,6 +7,7 @@ are (path, what becomes of it, why or how); ``[]`` stands for the elements of an
 from __future__ import annotations
 
 from kata.errors import Unsupported
+from kata.oci.defaults import ALL_CAPABILITIES
 from kata.oci.spec import namespaces
 
 TYPE_CHECKING = False
@@ -130,6 +131,16 @@ def refuse(spec: dict[str, Any]) -> None:
                 "id-mapped mounts are not supported",
                 why=f'config.json: mounts[{index}], at "{mount["destination"]}"',
             )
+
+
+def drop_unknown_capabilities(process: dict[str, Any]) -> list[str]:
+    """Take capabilities that no kernel has out of a process object, as runc does; their names."""
+    unknown: dict[str, None] = {}
+    sets = process.get("capabilities") or {}
+    for kind, names in sets.items():
+        unknown.update(dict.fromkeys(n for n in names or () if n not in ALL_CAPABILITIES))
+        sets[kind] = [n for n in names or () if n in ALL_CAPABILITIES]
+    return list(unknown)
 
 
 def page() -> str:

@@ -19,7 +19,7 @@ from kata.linux import tty
 from kata.linux.namespaces import new_network
 from kata.linux.terminal import make_raw
 from kata.oci import pods
-from kata.oci.honoured import refuse
+from kata.oci.honoured import drop_unknown_capabilities, refuse
 from kata.oci.spec import namespaces, parse
 from kata.runtime import standin
 from kata.runtime.control import ControlClient
@@ -67,6 +67,10 @@ def create(options: Options, streams: dict[int, int] | None = None) -> Made:
     config = load(options.config)
     bundle = os.path.abspath(options.bundle or ".")
     spec = read_spec(bundle)
+    for name in drop_unknown_capabilities(spec["process"]):
+        from kata.cli.runtime.report import log
+
+        log("warning", f"ignoring unknown capability {name}", options)
     _refuse(options, spec)
     membership = pods.membership(container_id, spec.get("annotations") or {})
     store = Store(options.root or config.runtime.state_root)
@@ -195,14 +199,14 @@ class _Creation:
         self._state = state
         self._spec = spec
         self._hooks: dict[str, Any] = spec.get("hooks") or {}
-        self._master = self._slave = -1
+        self._master = self._slave = self._lock = -1
         self._standin: Standin | None = None
 
     def go(self, streams: dict[int, int] | None) -> Made:
         """Make it."""
         launch = None if self._state.sandbox else self._resolve()
         try:
-            lock = self._store.create(self._state)
+            self._lock = self._store.create(self._state)
         except AlreadyExists:
             raise AlreadyExists("container with given ID already exists") from None
         try:
@@ -215,7 +219,7 @@ class _Creation:
             if self._state.terminal and streams is None:
                 self._master, self._slave = open_terminal(self._spec["process"])
             client, other = (
-                self._join(lock) if launch is None else self._fork(launch, lock, network)
+                self._join() if launch is None else self._fork(launch, network)
             )
             self._standin = standin.fork(other, self._state.id, self._place(network))
             other.close()
@@ -259,7 +263,7 @@ class _Creation:
                 "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
             ) from None
 
-    def _fork(self, launch: Any, lock: int, network: int) -> tuple[ControlClient, ControlClient]:
+    def _fork(self, launch: Any, network: int) -> tuple[ControlClient, ControlClient]:
         """The supervisor of a new sandbox; two connections to it, for us and for the stand-in."""
         from kata.runtime.birth import Child
         from kata.runtime.bundle_workload import BundleWorkload
@@ -271,17 +275,22 @@ class _Creation:
             child = Child(
                 (first, launch), self._config, self._store, self._state, _pod_supervisor
             )
-            child.supervise([theirs for _, theirs in pairs], {}, {lock, network})
-        os.close(lock)
+            child.supervise([theirs for _, theirs in pairs], {}, {self._lock, network})
+        self._let_go()
         for _, theirs in pairs:
             theirs.close()
         return ControlClient(pairs[0][0]), ControlClient(pairs[1][0])
 
-    def _join(self, lock: int) -> tuple[ControlClient, ControlClient]:
+    def _let_go(self) -> None:
+        """The lock is the supervisor's from now on."""
+        os.close(self._lock)
+        self._lock = -1
+
+    def _join(self) -> tuple[ControlClient, ControlClient]:
         """Two connections to the supervisor of the pod."""
         from kata.cli.runtime.containers import connect
 
-        os.close(lock)  # its sandbox's counts
+        self._let_go()  # its sandbox's counts
         return connect(self._store, self._state), connect(self._store, self._state)
 
     def _run_hooks(self, network: int) -> None:
@@ -326,6 +335,8 @@ class _Creation:
         self._standin.confirm()
 
     def _undo(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
         if self._standin is not None:
             self._standin.abandon()
         from kata.runtime.cleanup import remove

@@ -15,6 +15,7 @@ from kata.cli.runtime.create import (
 )
 from kata.cli.streams import StandardStreams
 from kata.errors import InvalidInput, InvalidSpec, Unsupported, WrongState
+from kata.oci.honoured import drop_unknown_capabilities
 from kata.runtime import standin
 from kata.runtime.control_api import ExecRequest, ExecResponse
 from kata.runtime.store import LOST_EXIT_CODE, PAUSED, RUNNING
@@ -56,10 +57,12 @@ def _process(options: Options, store: Store, state: ContainerState) -> Process:
 
         try:
             with open(options.process, "rb") as file:
-                return parse_process(file.read())
+                process = parse_process(file.read())
         except OSError as error:
             why = error.strerror or ""
             raise InvalidInput(f'process file "{options.process}"', why=why) from None
+        drop_unknown_capabilities(process)
+        return process
     words = options.words[1:]
     if words[:1] == ["--"]:
         words = words[1:]

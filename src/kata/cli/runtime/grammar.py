@@ -13,13 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    Row: TypeAlias = tuple[str, str, str, str, str]
+    Plain: TypeAlias = tuple[str, str, str, str, str]
+    Row: TypeAlias = Plain | tuple[str, str, str, str, str, tuple[str, ...]]
 
 # fmt: off
 GLOBALS: tuple[Row, ...] = (
     ("root", "", "DIR", VALUE, "where containers are kept (default: /run/kata)"),
     ("log", "", "FILE", VALUE, "write errors to this file, too"),
-    ("log-format", "", "FORMAT", VALUE, "text or json (default: text)"),
+    ("log-format", "", "FORMAT", VALUE, "text or json (default: text)", ("text", "json")),
     ("debug", "", "", FLAG, "tracebacks with errors"),
     ("systemd-cgroup", "", "", FLAG, "cgroupsPath is SLICE:PREFIX:NAME, made by systemd"),
     ("cgroup-manager", "", "NAME", VALUE, "cgroupfs, systemd or disabled"),

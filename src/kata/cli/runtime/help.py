@@ -35,6 +35,6 @@ def of_verb(name: str) -> int:
 def _flags(rows: tuple[grammar.Row, ...]) -> None:
     if rows:
         print("\nflags:")
-    for name, short, metavar, _, text in rows:
+    for name, short, metavar, _, text, *_ in rows:
         spelled = f"{f'-{short}, ' if short else ''}--{name}{f' {metavar}' if metavar else ''}"
         print(f"  {spelled:<28} {text}")
