@@ -109,9 +109,10 @@ def test_an_edited_configuration_is_kept(prefix):
     """An edited configuration survives installing (the new one beside it) and uninstalling."""
     prefix.make("install")
     configure(prefix, "\n[factory]\nenable_template = false\n")
-    assert "was edited and is kept; the new one is beside it" in prefix.make("install")
+    kept = f'"{prefix.root}/{CONFIGURATION}" was edited and is kept'
+    assert f"{kept}; the new one is beside it" in prefix.make("install")
     assert f"{CONFIGURATION}.new" in prefix.files()
-    assert "was edited and is kept" in prefix.make("uninstall")
+    assert kept in prefix.make("uninstall")
     assert prefix.files() == {CONFIGURATION}
     with open(f"{prefix.root}/{CONFIGURATION}", encoding="utf-8") as file:
         assert "enable_template = false\n" in file.read()
