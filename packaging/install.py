@@ -3,8 +3,9 @@
 
     install.py install|uninstall PREFIX [DESTDIR]
 
-The one rule: what was installed is recorded, files with digests and the directories that were made,
-in PREFIX/lib/kata/installed.json; only that is removed, and a configuration that somebody edited is neither overwritten nor removed.
+The one rule: what was installed is recorded in PREFIX/lib/kata/installed.json, files with digests
+and the directories that were made; only that is removed, and a configuration that somebody edited
+is neither overwritten nor removed.
 With EXTRAS=no in the environment nothing is fetched from the network.
 """
 
