@@ -3,8 +3,9 @@
 
     install.py install|uninstall PREFIX [DESTDIR]
 
-The one rule: what was installed is recorded, with digests, in PREFIX/lib/kata/installed.json;
-only that is removed, and a configuration that somebody edited is neither overwritten nor removed.
+The one rule: what was installed is recorded in PREFIX/lib/kata/installed.json, files with digests
+and the directories that were made; only that is removed, and a configuration that somebody edited
+is neither overwritten nor removed.
 With EXTRAS=no in the environment nothing is fetched from the network.
 """
 
@@ -48,6 +49,7 @@ class Installation:
         self.library = f"{prefix}/lib/kata"
         self.guest = f"{prefix}/share/kata"
         self.digests: dict[str, str] = {}
+        self.made: list[str] = []  # directories, outer ones first
 
     def place(self, path: str) -> str:
         """Where a path of the machine is written to."""
@@ -56,6 +58,9 @@ class Installation:
     def install(self) -> None:
         """Install everything but the guest image."""
         before = self.recorded()
+        self.made = [path for path in before if path.endswith("/")]
+        for directory in (self.library, self.guest):
+            self.directory(os.path.dirname(directory))
         self.package()
         for program, (module, call) in PROGRAMS.items():
             text = LAUNCHER.format(library=self.library, module=module, call=call)
@@ -67,6 +72,7 @@ class Installation:
             self.write(path, kata("completion", shell), 0o644)
         self.configuration(before.get(CONFIGURATION, ""))
         self.extras()
+        self.digests |= dict.fromkeys(self.made, "")
         with open(self.place(f"{self.library}/{RECORD}"), "w", encoding="utf-8") as file:
             json.dump(self.digests, file, indent=1)
 
@@ -113,17 +119,27 @@ class Installation:
             return
         self.digests[CONFIGURATION] = installed
         self.write(f"{CONFIGURATION}.new", data, 0o644)
-        print(f'note: "{CONFIGURATION}" was edited and is kept; the new one is beside it, as .new')
+        kept = self.place(CONFIGURATION)
+        print(f'note: "{kept}" was edited and is kept; the new one is beside it, as .new')
 
     def write(self, path: str, data: bytes, mode: int) -> None:
         """Write a file in one step, and record it."""
         target = self.place(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        self.directory(os.path.dirname(path))
         with open(f"{target}.writing", "wb") as file:
             file.write(data)
         os.chmod(f"{target}.writing", mode)
         os.replace(f"{target}.writing", target)
         self.digests[path] = hashlib.sha256(data).hexdigest()
+
+    def directory(self, path: str) -> None:
+        """Make a directory with all above it, and record those that were not there."""
+        if os.path.isdir(self.place(path)):
+            return
+        self.directory(os.path.dirname(path))
+        os.mkdir(self.place(path))
+        if f"{path}/" not in self.made:
+            self.made.append(f"{path}/")
 
     def recorded(self) -> dict[str, str]:
         """The files of the installation that is there, with their digests."""
@@ -138,26 +154,22 @@ class Installation:
         recorded = self.recorded()
         if not recorded:
             sys.exit(f'nothing is installed below "{self.place(self.prefix)}"')
+        directories = [path for path in recorded if path.endswith("/")]
         for path, known in recorded.items():
+            if path in directories:
+                continue
             target = self.place(path)
             if path == CONFIGURATION and digest(target) not in ("", known):
-                print(f'note: "{path}" was edited and is kept')
+                print(f'note: "{target}" was edited and is kept')
             elif os.path.lexists(target):
                 os.unlink(target)
         for directory in (self.library, self.guest):
             shutil.rmtree(self.place(directory), ignore_errors=True)
-        for path in recorded:
-            self.prune(os.path.dirname(path))
-
-    def prune(self, directory: str) -> None:
-        """Remove directories that hold nothing any more, as far up as they are ours."""
-        ours = ("/bash-completion", "/completions", "/zsh", "/site-functions", "/kata-containers")
-        while directory.endswith(ours):
+        for path in sorted(directories, key=len, reverse=True):
             try:
-                os.rmdir(self.place(directory))
+                os.rmdir(self.place(path))
             except OSError:
-                return
-            directory = os.path.dirname(directory)
+                pass  # something else is in it
 
 
 def kata(*arguments: str) -> bytes:

@@ -170,6 +170,7 @@ def test_a_full_state_directory(kata):
         assert "the log is not complete" in line
         assert "No space left on device" in line
         assert other.inspect("one")["exit_code"] == 6
+        assert "the log is not complete" in other.inspect("one")["error"]
         other.ok("rm", "one")
     finally:
         umount(small, MNT_DETACH)

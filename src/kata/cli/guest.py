@@ -93,7 +93,11 @@ def _row(item: Mapping[str, Any], *, whole: bool) -> Sequence[str]:
 
 def _remove(options: Options) -> int:
     root = _root(options)
-    return for_each(options.images, options, lambda name: print(guest_store.remove(root, name)))
+
+    def remove(name: str) -> None:
+        print(guest_store.remove(root, name, last=options.force))
+
+    return for_each(options.images, options, remove)
 
 
 def _say(text: str) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 from contextlib import contextmanager
 
-from kata.errors import HostError, NotFound
+from kata.errors import HostError, NotFound, WrongState
 from kata.runtime.guest_image import DEFAULT, MANIFEST, GuestImage, load
 from kata.wire.record import record
 
@@ -132,10 +132,11 @@ def list_images(root: str) -> list[Stored]:
     return found
 
 
-def remove(root: str, wanted: str) -> str:
+def remove(root: str, wanted: str, *, last: bool = False) -> str:
     """Remove one image by its name, the beginning of it, or ``default``; gives its name.
 
-    Virtual machines that run keep what they have loaded. Raises ``NotFound`` for none or many.
+    Virtual machines that run keep what they have loaded. Raises ``NotFound`` for none or many, and
+    ``WrongState`` for the last one there is unless ``last``.
     """
     names = [stored.name for stored in list_images(root)]
     if wanted == DEFAULT:
@@ -145,6 +146,11 @@ def remove(root: str, wanted: str) -> str:
         why = "there is none of that name" if not matching else "several names begin so"
         raise NotFound(f'guest image "{wanted}"', why=why, hint="kata guest ls")
     name = matching[0]
+    if len(names) == 1 and not last:
+        raise WrongState(
+            f'guest image "{name}" is the only one', why="no container could start without",
+            hint=f"kata guest build makes another; kata guest rm --force {name}",
+        )  # fmt: skip
     if os.path.realpath(f"{root}/{DEFAULT}") == os.path.realpath(f"{root}/{name}"):
         os.unlink(f"{root}/{DEFAULT}")
     doomed = f"{root}/{_WORK}{os.getpid()}"

@@ -31,6 +31,11 @@ _UNREACHABLE = (
     "dial tcp", "no such host", "connection refused", "i/o timeout", "proxyconnect",
     "tls handshake timeout", "network is unreachable",
 )  # fmt: skip
+_DAMAGED = (
+    "unexpected eof", "invalid tar header", "invalid header", "invalid checksum", "corrupt",
+    "missing size",
+)  # fmt: skip
+_INDEXES = {"docker-archive": "manifest.json", "oci-archive": "index.json"}
 _DENIED = ("unauthorized", "authentication required", "access to the resource is denied")
 
 
@@ -130,6 +135,8 @@ def _failed(label: str, message: str, reference: Reference) -> ImageError | NotF
         return HostError(
             what, why="no space left on the device", hint="free some space (kata image prune)"
         )
+    if reference.transport in ARCHIVES:
+        return _bad_archive(what, why, reference)
     if reference.transport == REGISTRY and any(word in low for word in _UNREACHABLE):
         host = reference.name.partition("/")[0]
         return HostError(
@@ -143,6 +150,21 @@ def _failed(label: str, message: str, reference: Reference) -> ImageError | NotF
         )  # fmt: skip
     if reference.transport == REGISTRY and any(word in low for word in _MISSING):
         return NotFound(what, why="the registry does not have it", hint="check the name and tag")
+    return ImageError(what, why=why)
+
+
+def _bad_archive(what: str, why: str, reference: Reference) -> ImageError:
+    """What skopeo says of files it made for a moment, in words about the archive."""
+    cause = why.rpartition(": ")[2]
+    if any(word in why.lower() for word in _DAMAGED):
+        return ImageError(what, why=f"the archive is cut off or damaged: {cause}")
+    index = _INDEXES.get(reference.transport, "")
+    if index and index in why and ("no such file" in why or "does not exist" in why):
+        other = next(name for name in _INDEXES if name != reference.transport)
+        return ImageError(
+            what, why=f'the archive has no "{index}", so it is no {reference.transport}',
+            hint=f"try {other}:{reference.rest}",
+        )  # fmt: skip
     return ImageError(what, why=why)
 
 

@@ -302,11 +302,13 @@ class RunSupervisor(Supervisor):
         self._sandbox.stop()
         self._control.close()
         life.close_log()
-        if life.state.auto_remove:
-            life.forget()
-        self._marks.mark("stopped")
         life.result.output_error = life.container.init.output_error
         life.result.log_error = life.log.failure if life.log is not None else ""
+        if life.state.auto_remove:
+            life.forget()
+        elif life.result.log_error and not life.state.error:
+            life.change(error=f"the log is not complete: {life.result.log_error}")
+        self._marks.mark("stopped")
         life.result.timing = quickjson.dumps(self._marks.list).encode()
         life.finished.set()
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from kata.errors import HostError, NotFound
+from kata.errors import HostError, NotFound, WrongState
 from kata.image import freshness, guest_store
 from kata.runtime import guest_image
 
@@ -105,7 +105,10 @@ def test_removing(tmp_path):
     """An image is removed by the beginning of its name; with the default goes the link."""
     first, second = publish(tmp_path), publish(tmp_path, python="3.13")
     assert guest_store.remove(str(tmp_path), first.digest[:5]) == first.digest[:12]
-    assert guest_store.remove(str(tmp_path), "default") == second.digest[:12]
+    with pytest.raises(WrongState, match="the only one") as caught:
+        guest_store.remove(str(tmp_path), "default")
+    assert "--force" in caught.value.hint
+    assert guest_store.remove(str(tmp_path), "default", last=True) == second.digest[:12]
     assert os.listdir(tmp_path) == []
 
 
