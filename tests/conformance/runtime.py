@@ -21,12 +21,12 @@ TIMEOUT = 60  # seconds for one call
 # "features" (or a test of these), and the least version of runc and of crun; None is never.
 NEVER = (999,)
 RULES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
-    "domainname": ((1, 1), (1, 2), (1, 6)),
-    "scheduler": ((1, 1), (1, 2), (1, 9)),
-    "ioPriority": ((1, 1), (1, 2), (1, 9)),
+    "domainname": ((1, 1), (1, 2), (1, 7)),
+    "scheduler": ((1, 1), (1, 2), (1, 8, 5)),
+    "ioPriority": ((1, 1), (1, 2), (1, 8, 6)),
     "personality": ((1, 1), (1, 2), (0, 1)),
     "execCPUAffinity": ((1, 2, 1), (1, 3), NEVER),
-    "time namespaces": ((1, 1), (1, 2), (1, 10)),
+    "time namespaces": ((1, 1), (1, 2), (1, 8, 4)),
     "rro": ((1, 1), (1, 1), (1, 8)),
     "seccomp flags": ((1, 1), (1, 2), (0, 1)),
 }

@@ -117,5 +117,5 @@ def test_fault_is_found(name, tmp_path):
     found = dict.fromkeys(re.findall(r"^PASSED \S*::test_(\S+)", done.stdout, re.M), "passed")
     for case in re.findall(r"^(?:FAILED|ERROR) \S*::test_(\S+)", done.stdout, re.M):
         found[case] = "failed"
-    assert {case for case, how in found.items() if how == "failed"} >= wrong, done.stdout
-    assert {case for case, how in found.items() if how == "passed"} >= right, done.stdout
+    assert {case for case, how in found.items() if how == "failed"} == wrong, done.stdout
+    assert {case for case, how in found.items() if how == "passed"} == right, done.stdout
