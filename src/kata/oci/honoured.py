@@ -109,6 +109,18 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 # fmt: on
 
 
+DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show them
+    ("mounts of the host do not travel", "what is mounted on the host below a volume after the start is not seen in the container, whatever its propagation: it is another kernel's mount table"),
+    ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once"),
+    ("a reader that goes away is felt a little later", "a write may be on its way to it; the next one fails, with SIGPIPE as ever"),
+    ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up"),
+    ("`cpuset` places the virtual machine", "inside, all processors of the machine are seen"),
+    ("`--preserve-fds` is refused", "a descriptor of the host is nothing in a guest"),
+    ("user namespaces are refused, `spec --rootless` asks for none", "the virtual machine isolates"),
+    ("`checkpoint` and `restore` are refused", "CRIU works on processes of the host"),
+)
+
+
 def refuse(spec: dict[str, Any]) -> None:
     """Raise ``Unsupported`` for what a container must not be started without, and cannot have."""
     linux = spec.get("linux") or {}
@@ -157,4 +169,6 @@ def page() -> str:
     for path, what, why in ROWS:
         cell = f"**{what}**" if what in (REFUSED, IGNORED) else what
         lines.append(f"| `{path}` | {cell} | {why} |")
+    lines += ["", "## What differs from runc", "", "| what | why |", "| --- | --- |"]
+    lines += [f"| {what} | {why} |" for what, why in DIFFERENCES]
     return "\n".join(lines) + "\n"
