@@ -18,7 +18,7 @@ KATA: dict[str, str] = {
     "isolation.user_namespace_files": NO_USERS,
     "isolation.user_namespace_map": NO_USERS,
     "isolation.user_namespace_root": NO_USERS,
-    "mounts.changes_on_the_host_are_seen": "sometimes: the guest keeps sizes and names for a second",
+    "mounts.changes_on_the_host_are_seen": "sometimes: the guest keeps sizes for a second",
     "mounts.mounts_of_the_host_arrive_by_slave": FROM_THE_HOST,
     "mounts.slave_propagation": FROM_THE_HOST,
     "resources.cpuset": "the processors are the host's: where the machine may run",

@@ -184,7 +184,7 @@ class Podman(Engine):
 
 
 class Docker(Engine):
-    """Docker, with the daemon of this session."""
+    """Docker, with the daemon of these tests."""
 
     kind = "docker"
 

@@ -31,5 +31,5 @@ def resize(fd: int, rows: int, columns: int) -> None:
 
 
 def take(fd: int) -> None:
-    """Make a terminal the controlling one of this session, whose leader the caller is."""
+    """Make a terminal the controlling one of the session that the caller leads."""
     ioctl(fd, _TIOCSCTTY, 0)
