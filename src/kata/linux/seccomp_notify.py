@@ -115,7 +115,7 @@ def _read_path(thread: int, address: int) -> str:
 def available() -> bool:
     """Whether the kernel can do this (5.14 or newer: answering and ending the call in one step)."""
     try:
-        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="ascii") as file:
+        with open("/proc/sys/kernel/seccomp/actions_avail", encoding="utf-8") as file:
             known = "user_notif" in file.read().split()
     except OSError:
         return False

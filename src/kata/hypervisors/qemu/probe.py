@@ -86,7 +86,7 @@ def _key(machine: Machine, program: str) -> str:
     from zlib import crc32
 
     found = os.stat(program)
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot_id = file.read().strip()
     facts = (
         boot_id, program, found.st_size, found.st_mtime_ns, machine.image_digest,
