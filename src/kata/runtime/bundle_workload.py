@@ -44,6 +44,7 @@ class BundleWorkload:
         self.hostname = spec.get("hostname") or ""
         parent, _, name = state.cgroup.rpartition("/")
         self.group = parent, name
+        self.resolv_conf = bundles.resolv_conf(spec, state.bundle)
         self.resources: dict[str, Any] = (spec.get("linux") or {}).get("resources") or {}
         self.data_root = data_root
         self._seccomp: Seccomp | None = None

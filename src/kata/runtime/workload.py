@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         layers: tuple[str, ...]
         network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
         engine: bool  # whether its control group and its state are an engine's
+        resolv_conf: str  # the host's file that is /etc/resolv.conf inside, if it is an engine's
         group: tuple[str, str]  # parent and name of the control group on the host
         resources: dict[str, Any]  # OCI's linux.resources
 
