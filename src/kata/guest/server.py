@@ -24,6 +24,7 @@ from kata.guest.loop import Loop
 from kata.guest.machine import Machine
 from kata.guest.network import Network
 from kata.guest.process import Outcome
+from kata.guest.resolver import Resolver
 from kata.guest.rootfs import failed
 from kata.guest.spec import document, identifier
 from kata.linux.cgroup2 import enable_controllers
@@ -67,6 +68,7 @@ class Agent:
         self._containers: dict[str, Container] = {}
         self._launcher = Launcher(self.loop, place.run, place.cgroup, self._containers)
         self._network = Network(self.loop)
+        self._resolver = Resolver(self.loop, place.cgroup)
         self._event_stream = 0
         self._early: dict[int, list[Data]] = {}  # sent on streams that wait to be opened
         self._events: list[bytes] = []
@@ -155,6 +157,9 @@ class Agent:
             for data in self._events:
                 self._channel.answer(Connection.data(request.stream, data))
             self._events.clear()
+            return
+        if request.method == "Resolve":
+            self._resolver.open(self._channel, request.stream, message)
             return
         if (request.method == "WriteInput") != (message.stream == STDIN):
             raise InvalidInput(f"stream {message.stream} goes the other way")

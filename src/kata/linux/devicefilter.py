@@ -2,17 +2,16 @@
 
 ``compile_rules`` is pure. The last rule that matches decides, as in runtime-spec config-linux.md;
 what every container may use (runc's list) comes after the rules, and nothing else is allowed.
-Source: linux/bpf.h, ``struct bpf_cgroup_dev_ctx``, BPF instruction set (kernel documentation).
+Source: linux/bpf.h, ``struct bpf_cgroup_dev_ctx``.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-from _struct import Struct
 
 from kata.errors import InvalidInput
-from kata.linux.syscalls import SYS_BPF, syscall
+from kata.linux import bpf
+from kata.linux.bpf import op as _op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +29,8 @@ _ALLOWED = (
 )  # fmt: skip
 _DENY_ALL = (False, 0, _ANY, _ANY, _ALL)
 _MAX_RULES = 1024
-_INSTRUCTION = Struct("<BBhi")
-_PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
-_TRIES = 5  # as libbpf has it
-_TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI = 15, 6, 2
+_TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE = 15, 6
+_WHAT = "the device filter"
 
 
 def compile_rules(rules: Sequence[Mapping[str, Any]]) -> bytes:
@@ -99,43 +96,15 @@ def _verdict(*, allow: bool) -> tuple[bytes, bytes]:
     return _op(0xB7, 0, 0, 0, int(allow)), _op(0x95)
 
 
-def _op(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, src << 4 | dst, offset, value)
-
-
-def _load(attributes: bytes) -> int:
-    """Load a program; the kernel gives up with EAGAIN when a signal comes while it verifies."""
-    for _ in range(_TRIES - 1):
-        try:
-            return syscall(SYS_BPF, _PROG_LOAD, attributes, len(attributes))
-        except BlockingIOError:
-            continue
-    return syscall(
-        SYS_BPF, _PROG_LOAD, attributes, len(attributes), what="load the device filter"
-    )  # fmt: skip
-
-
 def attach(group: str, program: bytes, replaces: int = -1) -> int:
     """Attach a program to a control group's directory; a descriptor of the program.
 
     ``replaces`` is the descriptor of one attached before, which is detached after that.
     """
-    code, name = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
-    load = Struct("<IIQQIIQII").pack(
-        _TYPE_CGROUP_DEVICE, len(program) // 8, ctypes.addressof(code), ctypes.addressof(name),
-        0, 0, 0, 0, 0,
-    )  # fmt: skip
-    fd = _load(load)
-    directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = bpf.load(_TYPE_CGROUP_DEVICE, program, what=_WHAT)
     try:
-        how = Struct("<IIII").pack(directory, fd, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI)
-        syscall(SYS_BPF, _PROG_ATTACH, how, len(how), what="attach the device filter")
-        if replaces >= 0:
-            old = Struct("<IIII").pack(directory, replaces, _ATTACH_CGROUP_DEVICE, 0)
-            syscall(SYS_BPF, _PROG_DETACH, old, len(old), what="detach a device filter")
+        bpf.attach(group, fd, _ATTACH_CGROUP_DEVICE, replaces=replaces, what=_WHAT)
     except OSError:
         os.close(fd)
         raise
-    finally:
-        os.close(directory)
     return fd

@@ -11,7 +11,7 @@ import os
 from kata.errors import InvalidSpec
 from kata.oci.spec import namespaces
 from kata.storage import plan as storage
-from kata.wire.agent_api import SANDBOX_NETWORK
+from kata.wire.agent_api import RESOLVER, SANDBOX_NETWORK
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # file systems of the kernel: the guest's own are meant, never the host's
 _SYSTEM = ("/proc", "/sys", "/dev")
 _SHM = "/dev/shm"
+_RESOLV_CONF, _MOST_RESOLV_CONF = "/etc/resolv.conf", 64 << 10
 # namespaces that every container has for itself in the guest, whatever a host shares
 _ALWAYS_OWN = ("mount", "cgroup")
 _GUEST_KINDS = ("mount", "pid", "ipc", "uts", "network", "cgroup", "time")
@@ -84,6 +85,33 @@ def host_binds(spec: Spec, bundle: str) -> tuple[tuple[str, str], ...]:
         for m in spec.get("mounts") or ()
         if is_bind(m) and m.get("source") and not is_system(m["source"])
     )
+
+
+def resolv_conf(spec: Spec, bundle: str) -> str:
+    """The file of the host that is mounted at /etc/resolv.conf, or nothing."""
+    return next((s for s, d in reversed(host_binds(spec, bundle)) if d == _RESOLV_CONF), "")
+
+
+def asks_engine(path: str) -> bool:
+    """Whether a resolv.conf says now that the engine answers names; one that is none does not."""
+    if not path:
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return names_engine(os.read(fd, _MOST_RESOLV_CONF))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def names_engine(text: bytes) -> bool:
+    """Whether the engine's resolver is among the name servers of a resolv.conf."""
+    wanted = [b"nameserver", RESOLVER.encode()]
+    return any(line.split()[:2] == wanted for line in text.splitlines())
 
 
 def is_bind(mount: Spec) -> bool:

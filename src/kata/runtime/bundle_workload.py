@@ -45,6 +45,7 @@ class BundleWorkload:
         parent, _, name = state.cgroup.rpartition("/")
         self.group = parent, name
         self.systemd_slice = state.systemd_slice
+        self.resolv_conf = bundles.resolv_conf(spec, state.bundle)
         self.resources: dict[str, Any] = (spec.get("linux") or {}).get("resources") or {}
         self.data_root = data_root
         self._seccomp: Seccomp | None = None

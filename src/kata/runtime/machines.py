@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import HostError, KataError, Unsupported
+from kata.errors import GuestError, HostError, KataError, Unsupported
 from kata.hypervisors.qemu import probe
 from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
@@ -203,7 +203,8 @@ def _of_image(
     try:
         made = known.create(prepared, say=say, of=Preparation(base, request.layers, root))
     except KataError as error:
-        say(f"no template for this image, going on without: {error}")
+        if not isinstance(error, GuestError):  # else the run itself will say what the guest refuses
+            say(f"no template for this image, going on without: {error}")
         return None
     known.keep(config.factory.image_templates)
     return made

@@ -36,14 +36,17 @@ def tell(network: Network, vm: Vm, client: Client) -> Call:
 
 
 def follow(
-    network: Network, vm: Vm, client: Client, failed: Callable[[KataError], None]
-) -> None:
+    network: Network, vm: Vm, client: Client, failed: Callable[[KataError], None],
+    told: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
     """Keep the guest's network what the namespace's is, until ``network`` is closed.
 
     ``failed`` is called, in another thread, with what could not be done; later changes are tried.
+    ``told`` is called after each change that the guest was told of.
     """
 
     def changed(network: Network) -> None:
         tell(network, vm, client).result(_PLUGGED_S)
+        told()
 
     network.watch(changed, failed)

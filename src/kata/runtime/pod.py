@@ -18,6 +18,7 @@ from kata.resources.group import create as create_group
 from kata.resources.oom import echo_oom
 from kata.resources.plan import Limits
 from kata.runtime import store as states
+from kata.runtime.bundle import asks_engine
 from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.container import Container
 from kata.runtime.control_api import PidsResponse
@@ -56,6 +57,7 @@ class PodSupervisor(Supervisor):
         self._groups: dict[str, Group] = {}  # of members; the first one's is the sandbox's
         self._create: tuple[control_api.CreateRequest, list[int]] | None = None
         self._changing = _thread.allocate_lock()  # which containers there are
+        self._resolving = _thread.allocate_lock()
         first.owner = self._namespace
         self._control.handlers.update({
             "Create": self._on_create, "Start": self._on_start, "Delete": self._on_delete,
@@ -84,6 +86,7 @@ class PodSupervisor(Supervisor):
         client.cork()
         configured = sandbox.configure()
         told = sandbox.tell_network()
+        self._look_at_names()
         container = Container(client, life.state.id)
         plan.stdin = 0 in request.streams
         created = container.begin(plan)
@@ -95,8 +98,18 @@ class PodSupervisor(Supervisor):
             told.result(sandbox.create_timeout)
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
-        sandbox.follow_network(_warn)
+        sandbox.follow_network(_warn, self._look_at_names)
         _thread.start_new_thread(self._set_clock, ())
+
+    def _look_at_names(self) -> None:
+        """Pass queries on as soon as a container's resolv.conf names the engine's resolver.
+
+        Engines write that before create or before start, or when a network is joined later.
+        """
+        lives = list(self._lives.values())
+        if any(asks_engine(life.workload.resolv_conf) for life in lives):
+            with self._resolving:
+                self._sandbox.resolve_names(_warn)
 
     @staticmethod
     def _attach(
@@ -285,6 +298,7 @@ class PodSupervisor(Supervisor):
             if life.state.status != states.CREATED:
                 raise WrongState("cannot start an already running container")
             life.change(status=states.RUNNING, started_ns=time.time_ns())
+        self._look_at_names()
         try:
             container.start().result(self._sandbox.create_timeout)
         except KataError as error:

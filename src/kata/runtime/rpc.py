@@ -169,8 +169,12 @@ class Client:
     def stream(self, method: str, request: Message) -> Stream:
         """Open a standard stream (``ReadOutput``, ``WriteInput``) or ``Events``."""
         stream = Stream(self, method, agent_api.METHODS[method][1])
-        self._open(stream, method, request, stream=True)
+        self.open(stream, request)
         return stream
+
+    def open(self, stream: Stream, request: Message) -> None:
+        """Open a stream that was made for it."""
+        self._open(stream, stream.method, request, stream=True)
 
     def cork(self) -> None:
         """Collect what is sent until ``uncork``: one write, so one wake-up of the guest."""

@@ -26,6 +26,7 @@ class RunWorkload:
 
     guest_name = FIRST
     engine = False
+    resolv_conf = ""
     network = -1
     systemd_slice = ""
     resources: dict[str, Any] = {}  # the guest sees to them

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.machines import Launch
+    from kata.runtime.names import Names
     from kata.runtime.rpc import Call, Client
     from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
@@ -71,6 +72,7 @@ class Sandbox:
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
         self.network: Network | None = None
+        self._names: Names | None = None
         self.create_timeout = float(config.agent.create_container_timeout)
 
     @property
@@ -171,13 +173,22 @@ class Sandbox:
         self.network.refresh()
         return networking.tell(self.network, self._vm, self.client)
 
-    def follow_network(self, failed: Callable[[KataError], None]) -> None:
-        """From now on, tell the guest of what changes."""
+    def follow_network(
+        self, failed: Callable[[KataError], None], told: Callable[[], None]
+    ) -> None:
+        """From now on, tell the guest of what changes; ``told`` is called after it."""
         if self.network is not None:
             from kata.runtime import networking
 
             assert self._vm is not None
-            networking.follow(self.network, self._vm, self.client, failed)
+            networking.follow(self.network, self._vm, self.client, failed, told)
+
+    def resolve_names(self, failed: Callable[[KataError], None]) -> None:
+        """From now on, the engine's resolver in the sandbox's namespace answers the guest."""
+        if self._names is None and self.network is not None:
+            from kata.runtime.names import Names
+
+            self._names = Names(self.client, self._first.network, failed)
 
     def _open(self, path: str) -> int:
         try:
@@ -408,6 +419,8 @@ class Sandbox:
             self._vm.stop()
         if self._client is not None:
             self._client.close()
+        if self._names is not None:
+            self._names.close()
         if self._share is not None:
             self._share.stop()
         if self.network is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
         engine: bool  # whether its control group and its state are an engine's
         systemd_slice: str  # where systemd is to make that group; empty: it is made by hand
+        resolv_conf: str  # the host's file that is /etc/resolv.conf inside, if it is an engine's
         group: tuple[str, str]  # parent and name of the control group on the host
         resources: dict[str, Any]  # OCI's linux.resources
 

@@ -30,6 +30,7 @@ from kata.wire.protobuf import (
 SERVICE = "kata.Agent"
 # path of a namespace in a specification: of type network, the one that holds the sandbox's cards
 SANDBOX_NETWORK = "kata:sandbox"
+RESOLVER = "127.0.0.11"  # where Docker answers names, in each network namespace of its own
 CARD_PREFIX = "02:00:00:00:00:"  # of the MAC addresses that network cards are made with
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONTAINER_PREFIX = "kata:container:"  # and an id: the path of a namespace of that container
@@ -335,6 +336,25 @@ class UpdateNetworkRequest(Message):
     neighbours: list[Neighbour] = repeated(nested(Neighbour, 3))
 
 
+class ResolveRequest(Message):
+    """Pass on what containers ask at ``address`` and ``port``, datagrams and connections.
+
+    The stream carries a ``NameMessage`` in each data frame, a query one way and its answer the
+    other: at most ``dns.MOST_QUERIES`` are under way, none larger than ``dns.MAX_SIZE``.
+    """
+
+    address: str = string(1)
+    port: int = uint32(2)
+
+
+class NameMessage(Message):
+    """A query of the guest's, or the answer by the same ``number``; empty if there is none."""
+
+    number: int = uint32(1)
+    stream: bool = boolean(2)
+    message: bytes = bytes_(3)
+
+
 class DeleteRequest(Message):
     """Remove a stopped container and what was mounted for it; ``force`` kills it first."""
 
@@ -371,10 +391,11 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Resume": (ContainerRequest, Empty),
     "Delete": (DeleteRequest, Empty),
     "UpdateNetwork": (UpdateNetworkRequest, Empty),
+    "Resolve": (ResolveRequest, Empty),
     "Events": (Empty, Empty),
     "Shutdown": (Empty, Empty),
 }
-STREAMING = frozenset(("WriteInput", "ReadOutput", "Events"))
+STREAMING = frozenset(("WriteInput", "ReadOutput", "Events", "Resolve"))
 
 
 def api_hash() -> str:

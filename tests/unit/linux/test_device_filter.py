@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata.errors import InvalidInput
-from kata.linux import devicefilter
+from kata.linux import bpf
 from kata.linux.devicefilter import _ALLOWED, compile_rules
 
 MKNOD, READ, WRITE = 1, 2, 4
@@ -116,9 +116,9 @@ def test_a_load_that_a_signal_broke_off_is_repeated(monkeypatch):
             raise type(answer)(11, "again", what)
         return answer
 
-    monkeypatch.setattr(devicefilter, "syscall", call)
-    assert devicefilter._load(b"") == 7
+    monkeypatch.setattr(bpf, "syscall", call)
+    assert bpf.load(1, b"", what="it") == 7
     answers += [BlockingIOError()] * 9
     with pytest.raises(BlockingIOError) as caught:
-        devicefilter._load(b"")
-    assert caught.value.filename == "load the device filter"
+        bpf.load(1, b"", what="it")
+    assert caught.value.filename == "load it"
