@@ -115,7 +115,7 @@ class Pair:
         self.names = Names(self.client, host.fd, self.failures.append)
         self.client.call("SetClock", api.SetClockRequest(realtime_ns=1))
 
-    def ask(self, how: str, query: bytes = QUERY, *, where: Namespace | None = None, port: int = 53):
+    def ask(self, how, query=QUERY, *, where=None, port=53):
         """Ask as a container does; the answer, and the port it came from."""
         argv = [sys.executable, "-ISc", ASK, f"{self.cgroup}/c1", query.hex(), how, str(port)]
         with Inside((where or self.guest).fd):
@@ -139,7 +139,7 @@ def pair(directory, pod, outside):
     need_root()
     made = Pair(directory, pod, outside)
     yield made
-    out, err = made.close()
+    _, err = made.close()
     assert not err, err
 
 
