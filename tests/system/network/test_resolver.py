@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +18,9 @@ from kata.wire import agent_api as api
 from kata.wire import dns
 from support.agent import AgentProcess, cgroup_root, remove_group
 from support.host import need_root
-from support.netns import Namespace
+
+if TYPE_CHECKING:
+    from support.netns import Namespace
 
 HERE = ("127.0.0.11", 53)
 QUERY = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x01x\x00\x00\x01\x00\x01"
