@@ -33,7 +33,8 @@ def run(options: Options) -> int:
     if not options.command:
         raise InvalidInput("kata exec needs a command", hint="kata exec -it CONTAINER sh")
     request = _request(options)
-    client = connect(store.directory(state.id), state.name)
+    request.container_id = state.id
+    client = connect(store.owner(state), state.name)
     try:
         return _serve(options, store, state, request, client)
     except GuestError as error:
@@ -56,7 +57,7 @@ def _serve(
     assert isinstance(answer, ExecResponse)
     attachment = Attachment(
         client, answer.exec_id, terminal=options.tty, relay=standard.relay,
-        outputs=standard.outputs,
+        outputs=standard.outputs, container_id=state.id,
     )  # fmt: skip
     attachment.catch_signals()
     try:

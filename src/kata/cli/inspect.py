@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 from kata.cli.context import for_each, open_store
 from kata.cli.output import print_json, show_facts
@@ -69,7 +70,7 @@ def _sandbox(directory: str, state: ContainerState) -> Any:
     if state.status == STOPPED:
         return None
     try:
-        client = connect(directory, state.name)
+        client = connect(f"{os.path.dirname(directory)}/{state.sandbox or state.id}", state.name)
         try:
             answer = client.call("Inspect", Empty())
         finally:

@@ -19,7 +19,7 @@ def run(options: Options) -> int:
 
     def kill(name: str) -> None:
         state = store.find(name)
-        client = connect(store.directory(state.id), name)
+        client = connect(store.owner(state), name)
         try:
             client.call("Signal", SignalRequest(container_id=state.id, signal=number))
         finally:

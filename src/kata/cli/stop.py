@@ -22,9 +22,11 @@ def run(options: Options) -> int:
     def ask(name: str) -> None:
         state = store.find(name)
         if state.status != STOPPED:
-            client = connect(store.directory(state.id), name)
+            client = connect(store.owner(state), name)
             wait = state.stop_timeout if timeout is None else timeout
-            request = StopRequest(timeout=wait, signal=state.stop_signal)
+            request = StopRequest(
+                timeout=wait, signal=state.stop_signal, container_id=state.id
+            )
             asked[name] = (client, client.send("Stop", request))
         else:
             print(name)

@@ -36,7 +36,7 @@ def exit_code(store: Store, name: str) -> int:
 
 
 def _wait(store: Store, state: ContainerState) -> int:
-    client = connect(store.directory(state.id), state.name)
+    client = connect(store.owner(state), state.name)
     try:
         answer = client.call("Wait", ProcessRequest(container_id=state.id))
     finally:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from kata.errors import InvalidSpec
+from kata.errors import InvalidInput, InvalidSpec
 from kata.runtime import bundle
+from kata.runtime.bundle_workload import BundleWorkload
+from kata.runtime.control_api import ExecRequest
+from kata.runtime.store import ContainerState
 from kata.storage import plan as storage
+from kata.wire.quickjson import loads
 
 SPEC = {
     "ociVersion": "1.0.2",
@@ -113,3 +117,27 @@ def test_a_bind_mount_without_a_source_is_refused():
 def test_the_kernels_own_file_systems(path, system):
     """The guest's are meant where the host's kernel's are named; shared memory is files."""
     assert bundle.is_system(path) is system
+
+
+@pytest.fixture
+def workload():
+    """A container of an engine."""
+    state = ContainerState(id="f" * 64, name="web", bundle="/b", cgroup="kata/web")
+    return BundleWorkload(state, {**SPEC, "process": {**SPEC["process"], "env": []}}, "/data")
+
+
+@pytest.mark.parametrize(
+    ("user", "found"), [("5", {"uid": 5}), ("5:6", {"uid": 5, "gid": 6}), ("", None)]
+)
+def test_added_processes_take_users_by_number(workload, user, found):
+    """A person's exec into a container of an engine."""
+    request = ExecRequest(arguments=["id"], user=user)
+    process = loads(workload.exec_request(request, ()).process)
+    assert process.get("user") == found
+    assert process["args"] == ["id"]
+
+
+def test_names_of_users_are_refused_there(workload):
+    """The container's files are not looked at; the engine's own exec knows."""
+    with pytest.raises(InvalidInput, match="unknown user"):
+        workload.exec_request(ExecRequest(arguments=["id"], user="ann"), ())
