@@ -96,12 +96,38 @@ def test_network_of_another_container(engine):
     assert engine.ok(*flags, IMAGE, "sh", "-c", script) == "page"
 
 
+def test_names_beside_a_server_of_names(docker):
+    """Docker answers names by connection too, and where a container has port 53 for itself."""
+    docker.ok("network", "create", "named")
+    flags = ("--network", "named", *PYTHON)
+    name = docker.up(*flags, IMAGE, "/usr/bin/python3", "-IS", "-c", DATAGRAMS)
+    address = docker.inspect(name)["NetworkSettings"]["Networks"]["named"]["IPAddress"]
+    script = f"""
+import socket
+query = bytes.fromhex("123401000001000000000000") + b"\\3{name}\\0\\0\\1\\0\\1"
+sock = socket.create_connection(("127.0.0.11", 53), 20)
+sock.sendall(len(query).to_bytes(2, "big") + query)
+print(".".join(map(str, sock.makefile("rb").read(sock.recv(2)[1])[-4:])))
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(20)
+for host in ("127.0.0.11", "127.0.0.1"):
+    sock.sendto(query, (host, 53))
+    answer, peer = sock.recvfrom(999)
+    print(peer[0], peer[1], b"reply" in answer)
+"""
+    words = docker.ok("exec", name, "/usr/bin/python3", "-IS", "-c", script).splitlines()
+    assert words == [address, "127.0.0.11 53 False", "127.0.0.1 53 True"]
+    docker.end(name)
+    docker.ok("network", "rm", "named")
+
+
 def test_a_network_joined_later(docker):
-    """A running container can be connected to another network, and disconnected."""
+    """A running container can be connected to another network, with its names; disconnected."""
     docker.ok("network", "create", "late")
     name = docker.up(IMAGE, "sleep", "600")
     docker.ok("network", "connect", "late", name)
     address = docker.inspect(name)["NetworkSettings"]["Networks"]["late"]["IPAddress"]
     docker.until(lambda: address in docker.sh(name, "ip -o addr"))
+    docker.until(lambda: address in docker.sh(name, f"nslookup {name} || true"))
     docker.ok("network", "disconnect", "late", name)
     docker.until(lambda: address not in docker.sh(name, "ip -o addr"))

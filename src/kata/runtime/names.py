@@ -29,9 +29,7 @@ class Names(Stream):
     ``namespace`` stays the caller's. Raises ``AgentError``.
     """
 
-    def __init__(
-        self, client: Client, namespace: int, failed: Callable[[KataError], None]
-    ) -> None:
+    def __init__(self, client: Client, namespace: int, failed: Callable[[KataError], None]) -> None:
         super().__init__(client, _METHOD, METHODS[_METHOD][1])
         self._failed = failed
         self._resolver = Resolver(os.dup(namespace), self._reply)

@@ -298,8 +298,8 @@ class PodSupervisor(Supervisor):
             if life.state.status != states.CREATED:
                 raise WrongState("cannot start an already running container")
             life.change(status=states.RUNNING, started_ns=time.time_ns())
-        self._look_at_names()
         try:
+            self._look_at_names()
             container.start().result(self._sandbox.create_timeout)
         except KataError as error:
             raise self._sandbox.explain(error) from None

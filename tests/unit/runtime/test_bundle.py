@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from kata.errors import InvalidInput, InvalidSpec
@@ -141,3 +143,35 @@ def test_names_of_users_are_refused_there(workload):
     """The container's files are not looked at; the engine's own exec knows."""
     with pytest.raises(InvalidInput, match="unknown user"):
         workload.exec_request(ExecRequest(arguments=["id"], user="ann"), ())
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (b"nameserver 127.0.0.11\noptions ndots:0\n", True),
+        (b"search a\n nameserver\t127.0.0.11 \n", True),
+        (b"nameserver 192.0.2.1\nnameserver 127.0.0.11", True),
+        (b"", False),
+        (b"#nameserver 127.0.0.11\n; nameserver 127.0.0.11\n", False),
+        (b"nameserver 127.0.0.1\nnameserver 127.0.0.53\nnameserver 127.0.0.111\n", False),
+        (b"search 127.0.0.11\nnameserver\n\xff\n", False),
+    ],
+)
+def test_who_answers_names_is_read_from_resolv_conf(text, wanted):
+    """Only Docker's resolver is the engine's: others at loopback are a container's own."""
+    assert bundle.names_engine(text) is wanted
+
+
+def test_the_last_mount_at_resolv_conf_counts(tmp_path):
+    """It is looked at as it is now; what cannot be read, or is no file, names nobody."""
+    mounts = [
+        {"destination": "/etc/resolv.conf", "source": source, "options": ["rbind"]}
+        for source in ("/first", "resolv.conf")
+    ]
+    path = bundle.resolv_conf({"mounts": mounts}, str(tmp_path))
+    assert path == f"{tmp_path}/resolv.conf"
+    assert not bundle.asks_engine(path)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.11\n")
+    assert bundle.asks_engine(path)
+    os.mkfifo(tmp_path / "fifo")
+    for other in ("", str(tmp_path), f"{tmp_path}/fifo"):
+        assert not bundle.asks_engine(other)
+    assert bundle.resolv_conf(SPEC, "/b") == ""
