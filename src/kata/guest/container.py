@@ -74,7 +74,8 @@ class Container:
 
     def check_exec(self, exec_id: str) -> None:
         """May a process of this exec id be added? Raises what speaks against it."""
-        if not self.running:
+        ready = self.init.ready.value  # its namespaces are there before its program runs
+        if ready is None or isinstance(ready, KataError) or self.init.exited.value is not None:
             raise WrongState(f'container "{self.id}" is not running')
         old = self._execs.get(exec_id)
         if old is not None and old.exited.value is None:

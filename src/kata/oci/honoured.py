@@ -67,7 +67,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("linux.resources.unified", GUEST, ""),
     ("linux.resources.devices[]", GUEST, "as a program of the container's group"),
     ("linux.resources.pids", GUEST, ""),
-    ("linux.resources.memory.limit", BOTH, "the machine is made large enough, the guest's group has the limit"),
+    ("linux.resources.memory.limit", BOTH, "the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
     ("linux.resources.memory.reservation", GUEST, ""),
     ("linux.resources.memory.swap", GUEST, "the guest has no swap"),
     ("linux.resources.memory.kernel", IGNORED, "gone from the kernel"),

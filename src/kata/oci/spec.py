@@ -58,9 +58,22 @@ def _document(text: str | bytes) -> Any:
     if len(text) > _LIMIT:
         raise InvalidSpec("(document)", f"is larger than {_LIMIT} bytes")
     try:
-        return loads(text)
+        document = loads(text)
     except ValueError as error:
         raise InvalidSpec("(document)", f"is not JSON: {error}") from None
+    half = b"\\ud" if isinstance(text, bytes) else "\\ud"
+    return _whole(document) if half in text.lower() else document  # type: ignore[operator]
+
+
+def _whole(value: Any) -> Any:
+    """The value with halves of characters replaced, as Go reads them."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def _shape(kind: Any, value: Any, path: str) -> list[InvalidSpec]:

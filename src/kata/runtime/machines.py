@@ -62,7 +62,7 @@ def describe(
 
 def _memory(wanted: int) -> int:
     """The shape that holds ``wanted``, or no more than that where the host has no more."""
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    host = _host_memory()
     if wanted > host:
         raise HostError(
             f"a virtual machine of {wanted} MiB does not fit this host",
@@ -71,6 +71,11 @@ def _memory(wanted: int) -> int:
         )
     shape = machine_memory(wanted)
     return shape if shape <= host else wanted
+
+
+def _host_memory() -> int:
+    """MiB."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def _slots(layers: int, step: int) -> int:
@@ -164,7 +169,9 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
     """Everything decided for the sandbox of an engine; makes the template if there is none."""
     image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
     settings = config.hypervisor
-    limited = memory_for(-(-shape.memory // (1 << 20))) if shape.memory else 0
+    # a limit is no reservation: engines are given ones far above what a host has
+    most = _host_memory() * 4 // 5
+    limited = min(memory_for(-(-shape.memory // (1 << 20))), most) if shape.memory else 0
     machine = describe(
         config, image,
         vcpus=min(shape.cpus or settings.default_vcpus, os.cpu_count() or 1),

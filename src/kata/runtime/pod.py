@@ -147,7 +147,7 @@ class PodSupervisor(Supervisor):
     def _enter_group(self, life: Lifetime, pid: int) -> None:
         """The stand-in lives where the engine looks for the container's processes."""
         if life is self._first:
-            self._sandbox.enter_group((pid,))
+            self._sandbox.enter_group((pid, os.getpid()))
             return
         parent, name = life.workload.group
         group = create_group(name, Limits(tasks=0), parent=parent)

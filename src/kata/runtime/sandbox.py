@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from kata.errors import AgentError, HostError, HypervisorError, KataError
+from kata.errors import AgentError, HostError, HypervisorError, InvalidInput, KataError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
@@ -125,6 +125,9 @@ class Sandbox:
             scope = systemd.Unit(self._first.systemd_slice, name)
             systemd.start(scope, f"kata sandbox {self._first.id}")
         self._group = create(name, self._limits(started=False), parent=parent)
+        refused = [w for w in self._group.warnings if "cpuset" in w]
+        if refused and self._first.engine:
+            raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
         entry = self._group.entry()
         plan, sources = self._plan(self._first)
         if self._first.network >= 0:

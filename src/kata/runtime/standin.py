@@ -168,6 +168,8 @@ def _rename(title: Sequence[str]) -> None:
     start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: 48 and 49 of the line
     text = b"\0".join(os.fsencode(word) for word in title)[: end - start - 1]
     ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+    start, end = int(fields[47]), int(fields[48])  # env_start, env_end: the caller's
+    ctypes.memset(start, 0, end - start)
 
 
 def _catch(wake: int) -> None:

@@ -222,6 +222,19 @@ class Store:
         except NotFound:
             return None
 
+    def sweep(self, name: str) -> bool:
+        """Free a name whose container was never written down: a command was killed meanwhile.
+
+        Whether there was one.
+        """
+        link = f"{self.root}/names/{name}"
+        holder = _readlink(link)
+        if not holder or "/" in holder or self.alive(holder):
+            return False
+        _remove_tree(self.directory(holder))
+        _unlink(link)
+        return True
+
     def owner(self, state: ContainerState) -> str:
         """The directory of the supervisor that has a container."""
         return self.directory(state.sandbox or state.id)

@@ -11,7 +11,7 @@ import gc
 import os
 import time
 
-from kata.errors import AgentError, KataError, NotFound
+from kata.errors import AgentError, KataError, NotFound, Unsupported, WrongState
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
@@ -136,7 +136,7 @@ class Supervisor:
             if life.failure is not None:
                 raise life.failure
             return life.result
-        container = life.running()
+        container = life.present()
         process = container.process(request.exec_id)
         end = process.wait()
         process.drain()
@@ -165,7 +165,7 @@ class Supervisor:
         passed = dict(zip(request.streams, fds, strict=False))
         try:
             life = self._life(request.container_id)
-            container = life.running()
+            container = life.present()
             order = life.workload.exec_request(request, passed)
         except KataError:
             for fd in fds:
@@ -214,7 +214,7 @@ class Supervisor:
 
     def _on_pause(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
         life = self._life(request.container_id)
-        life.running().pause()
+        life.present().pause()
         life.change(status=states.PAUSED)
         return Empty()
 
@@ -224,8 +224,8 @@ class Supervisor:
 
     @staticmethod
     def _resume(life: Lifetime) -> None:
-        life.running().resume()
-        life.change(status=states.RUNNING)
+        life.present().resume()
+        life.change(status=states.RUNNING if life.started.wait(0) else states.CREATED)
 
     def _on_stats(
         self, request: agent_api.ContainerRequest, _fds: list[int]
@@ -238,12 +238,34 @@ class Supervisor:
         return self._life(request.container_id).present().processes()
 
     def _on_update(self, request: control_api.UpdateRequest, _fds: list[int]) -> Empty:
-        self._life(request.container_id).present().update(request.resources)
+        container = self._life(request.container_id).present()
+        stats = container.stats()
+        used = int(dict(stats.files).get("memory.current", "0").strip() or 0)
+        check_memory(quickjson.loads(request.resources), used, stats.guest_memory_total)
+        container.update(request.resources)
         return Empty()
 
     def _on_inspect(self, _request: Message, _fds: list[int]) -> InspectResponse:
         self._first.present()
         return InspectResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
+
+
+def check_memory(resources: dict[str, Any], used: int, machine: int) -> None:
+    """Refuse a memory limit that would kill the container, or that its machine does not have.
+
+    Raises ``WrongState`` or ``Unsupported``.
+    """
+    limit = (resources.get("memory") or {}).get("limit") or 0
+    if 0 < limit < used:
+        raise WrongState(
+            f"unable to set memory limit to {limit} (current usage: {used}, peak usage: {used})"
+        )
+    if machine and limit > machine:
+        raise Unsupported(
+            f"a memory limit of {limit} bytes is more than the virtual machine has",
+            why=f"it was started with {machine} bytes, and does not grow",
+            hint="start the container with the limit that it will need",
+        )
 
 
 class RunSupervisor(Supervisor):

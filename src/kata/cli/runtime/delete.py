@@ -19,6 +19,7 @@ def run(options: Options) -> int:
     container_id = check_id(options.words[0])
     state = store.named(container_id)
     if state is None:
+        store.sweep(container_id)
         if options.force:
             return 0
         raise NotFound("container does not exist", why=f'"{container_id}"')

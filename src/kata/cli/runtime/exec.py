@@ -18,7 +18,7 @@ from kata.errors import InvalidInput, InvalidSpec, Unsupported, WrongState
 from kata.oci.honoured import drop_unknown_capabilities
 from kata.runtime import standin
 from kata.runtime.control_api import ExecRequest, ExecResponse
-from kata.runtime.store import LOST_EXIT_CODE, PAUSED, RUNNING
+from kata.runtime.store import CREATED, LOST_EXIT_CODE, PAUSED, RUNNING
 from kata.wire import quickjson
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     store, state = find(options)
     if state.status == PAUSED and not options.ignore_paused:
         raise WrongState("cannot exec in a paused container (use --ignore-paused to override)")
-    if state.status not in (RUNNING, PAUSED):
+    if state.status not in (RUNNING, PAUSED, CREATED):
         raise WrongState("cannot exec in a stopped container")
     process = _process(options, store, state)
     terminal = bool(process.get("terminal"))
@@ -97,7 +97,9 @@ def _with_capabilities(process: Process, options: Options) -> Process:
     sets = {k: list(v or ()) for k, v in (process.get("capabilities") or {}).items()}
     for name in ("bounding", "effective", "permitted"):
         sets[name] = list(dict.fromkeys([*sets.get(name, ()), *options.cap]))
-    return {**process, "capabilities": sets}
+    process = {**process, "capabilities": sets}
+    drop_unknown_capabilities(process)
+    return process
 
 
 def _with_user(process: Process, options: Options) -> Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kata.cli.runtime.containers import connect, find
-from kata.errors import NotFound, WrongState
+from kata.errors import InvalidInput, NotFound, WrongState
 from kata.oci.signals import number
 from kata.runtime.store import STOPPED
 from kata.wire.agent_api import SignalRequest
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Send it."""
-    signal = number(options.words[1] if len(options.words) > 1 else "TERM")
     store, state = find(options)
+    signal = _signal(options.words[1] if len(options.words) > 1 else "TERM")
     if state.status == STOPPED:
         if options.all:
             return 0
         raise WrongState("container not running")
+    if not signal:
+        return 0  # it was only asked whether it is there
     try:
         client = connect(store, state)
         request = SignalRequest(container_id=state.id, signal=signal, all=options.all)
@@ -31,3 +33,13 @@ def run(options: Options) -> int:
             return 0
         raise WrongState("container not running") from None
     return 0
+
+
+def _signal(text: str) -> int:
+    """Its number; 0 asks whether the container runs. Raises ``InvalidInput`` in runc's words."""
+    if text == "0":
+        return 0
+    try:
+        return number(text or "TERM")
+    except InvalidInput:
+        raise InvalidInput(f'unknown signal "{text}"') from None

@@ -22,13 +22,24 @@ def run(options: Options) -> int:
     """Run a container; gives the exit code of its process."""
     if options.detach or options.console_socket:
         made = create(options)
-        started(made)
+        _start(made)
         return 0 if options.detach else _wait(made, None, options)
     terminal = _terminal(options)
     standard = StandardStreams(interactive=True, terminal=terminal)
     made = create(options, dict(standard.wanted()))
     standard.handed_over()
     return _wait(made, standard, options)
+
+
+def _start(made: Made) -> None:
+    """Start it; what does not start is not left."""
+    try:
+        started(made)
+    except KataError:
+        state = made.store.named(made.state.name)
+        if state is not None:
+            delete(made.store, state, force=True)
+        raise
 
 
 def _terminal(options: Options) -> bool:
@@ -47,9 +58,11 @@ def _wait(made: Made, standard: StandardStreams | None, options: Options) -> int
     number = attachment.ask()
     try:
         if standard is not None:
-            started(made)
+            _start(made)
         code = attachment.wait(number).exit_code
     except WrongState:
+        if made.store.named(made.state.name) is None:
+            raise
         code = LOST_EXIT_CODE
     os.waitpid(made.standin.pid, 0)
     if not options.keep:

@@ -29,7 +29,7 @@ def document(state: ContainerState) -> dict[str, Any]:
             id=state.name, status=status(state), bundle=state.bundle, pid=state.pid,
             annotations=state.annotations,
         ),
-        rootfs=state.rootfs, created=rfc3339(state.created_ns),
+        rootfs=state.rootfs, created=rfc3339(state.created_ns), owner="root",
     )  # fmt: skip
 
 
