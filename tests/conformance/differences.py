@@ -15,6 +15,7 @@ FROM_THE_HOST = "mounts of the host do not travel into a machine"
 KATA: dict[str, str] = {
     "commands.ps_as_a_table": "the table is of the guest's processes; as JSON, pids are the host's",
     "commands.spec_rootless": NO_USERS,
+    "exec.exec_terminal_resizes": "sometimes: a new size comes after what is typed next",
     "isolation.user_namespace_files": NO_USERS,
     "isolation.user_namespace_map": NO_USERS,
     "isolation.user_namespace_root": NO_USERS,
