@@ -26,9 +26,9 @@ CHECKOUT = os.path.dirname(HERE)
 sys.path[:0] = [HERE, f"{CHECKOUT}/src", f"{CHECKOUT}/tests"]
 
 import arms  # noqa: E402
-import engines  # noqa: E402
 import memory  # noqa: E402
 import report  # noqa: E402
+import runtimes  # noqa: E402
 
 IMAGE = "bench"
 WORDS = ["/bin/echo", "ready"]
@@ -146,7 +146,7 @@ def measure(
     """All figures of the parts that are wanted."""
     raw = [arms.PYTHON, "-I", f"{HERE}/raw.py", template, f"{scratch}/question"]
     bundles = arms.Bundles(rootfs, scratch)
-    asleep = bundles.make("asleep", engines.SLEEP)
+    asleep = bundles.make("asleep", runtimes.SLEEP)
     load = [os.getloadavg()[0]]
     every: list[arms.Arm] = []
     if "starts" in options.only:
@@ -155,7 +155,7 @@ def measure(
     if "execs" in options.only:
         every += execs(kata, asleep, options.samples)
     if "engines" in options.only:
-        every += engines.measure(options, asleep, rootfs, scratch, interleave)
+        every += runtimes.measure(options, asleep, rootfs, scratch, interleave)
     load.append(os.getloadavg()[0])
     return {
         "machine": machine(options.program, template, load),

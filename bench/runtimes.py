@@ -6,7 +6,6 @@ streams, has the pid written to a file, and sees the container's end as that of 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import json
@@ -20,6 +19,7 @@ import arms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
     from support.place import Place
