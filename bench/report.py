@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 
-TARGETS = (  # (what, the ratio's or the figure's limit, its unit)
+# (what, the ratio's or the figure's limit, its unit); a ratio: arm, moment, other arm, moment
+TARGETS = (
     ("template start to first output / B1", 2.5, "x"),
     ("cold start to first output / B0", 1.3, "x"),
     ("kata exec / runc exec", 3.0, "x"),
     ("private memory of the supervisor", 8.0, "MiB"),
     ("phases against the total", 5.0, "%"),
+    ("kata-runtime state / runc state", 2.0, "x"),
+    ("kata-runtime kill / runc kill", 2.0, "x"),
+    ("kata-runtime delete / runc delete", 2.0, "x"),
+    ("kata-runtime exec / runc exec", 3.0, "x"),
+    ("podman run with kata / with runc", 2.5, "x"),
 )
+ENGINES = ("kata-runtime", "runc", "crun")
+PODMAN = ("podman, kata", "podman, runc", "podman, crun")
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -36,24 +44,32 @@ def quantile(ordered: list[float], share: float) -> float:
 
 
 def reached(result: dict) -> list[dict[str, object]]:
-    """The targets with what was measured."""
+    """The targets with what was measured, of the parts that were run."""
     times, memory = result["times"], result["memory"]
-    phased = times["template, timed"]
 
-    def ratio(arm: str, moment: str, base: str, base_moment: str) -> float:
-        return times[arm][moment]["median"] / times[base][base_moment]["median"]
+    def ratio(arm: str, moment: str, base: str, base_moment: str = "") -> float | None:
+        if arm not in times or base not in times:
+            return None
+        other = times[base][base_moment or moment]["median"]
+        return times[arm][moment]["median"] / other
 
-    off = abs(phased["sum"]["median"] - phased["exit"]["median"]) / phased["exit"]["median"] * 100
+    off = None
+    if "template, timed" in times:
+        phased = times["template, timed"]
+        off = abs(phased["sum"]["median"] / phased["exit"]["median"] - 1) * 100
     values = (
         ratio("template", "output", "B1", "answer"),
         ratio("cold", "output", "B0", "answer"),
-        ratio("kata exec", "exit", "runc exec", "exit"),
-        memory["ours, 1"]["processes"]["supervisor"]["Private"],
+        ratio("kata exec", "exit", "runc exec"),
+        memory["ours, 1"]["processes"]["supervisor"]["Private"] if memory else None,
         off,
+        *(ratio("kata-runtime", verb, "runc") for verb in ("state", "kill", "delete", "exec")),
+        ratio("podman, kata", "exit", "podman, runc"),
     )
     return [
         {"what": what, "limit": limit, "unit": unit, "value": round(value, 2), "ok": value <= limit}
         for (what, limit, unit), value in zip(TARGETS, values, strict=True)
+        if value is not None
     ]
 
 
@@ -66,7 +82,9 @@ def table(result: dict) -> str:
                 f"{arm:<28}{moment:<10}{s['median']:>10.1f}{s['p10']:>10.1f}{s['p90']:>10.1f}"
                 f"{s['min']:>10.1f}{s['n']:>5}"
             )
-    lines += ["", f"{'':<28}{'Pss':>10}{'private':>10}{'Rss':>10}   MiB for each sandbox"]
+    lines += _verbs(result["times"])
+    if result["memory"]:
+        lines += ["", f"{'':<28}{'Pss':>10}{'private':>10}{'Rss':>10}   MiB for each sandbox"]
     for name, entry in result["memory"].items():
         lines.append(_sizes(name, entry["sandbox"]))
         for role, sizes in entry.get("processes", {}).items():
@@ -82,8 +100,71 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def _verbs(times: dict) -> list[str]:
+    """The verbs of the runtimes side by side, with ratios."""
+    rows = []
+    if ENGINES[0] in times:
+        rows += [(verb, ENGINES, verb) for verb in times[ENGINES[0]]]
+    if PODMAN[0] in times:
+        rows.append(("podman run", PODMAN, "exit"))
+    if not rows:
+        return []
+    head = "".join(f"{name:>14}" for name in (*ENGINES, "to runc", "to crun"))
+    lines = ["", f"{'':<14}{head}   medians, ms"]
+    for title, arms, moment in rows:
+        found = [times[arm][moment]["median"] for arm in arms]
+        cells = "".join(f"{value:>14.1f}" for value in found)
+        ratios = "".join(f"{found[0] / value:>14.2f}" for value in found[1:])
+        lines.append(f"{title:<14}{cells}{ratios}")
+    return lines
+
+
 def _sizes(name: str, sizes: dict[str, float]) -> str:
     return f"{name:<28}{sizes['Pss']:>10.1f}{sizes['Private']:>10.1f}{sizes['Rss']:>10.1f}"
+
+
+def pictures(result: dict, path: str) -> list[str]:
+    """Draw what there is; the paths."""
+    made = []
+    if result["phases"] and "kata exec" in result["times"]:
+        picture(result, f"{path}.png")
+        made.append(f"{path}.png")
+    if ENGINES[0] in result["times"]:
+        engines_picture(result["times"], f"{path}-engines.png")
+        made.append(f"{path}-engines.png")
+    return made
+
+
+def engines_picture(times: dict, path: str) -> None:
+    """Every verb of each runtime, medians with the range from p10 to p90, as PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [(verb, ENGINES, verb) for verb in times[ENGINES[0]]]
+    if PODMAN[0] in times:
+        rows.append(("podman run", PODMAN, "exit"))
+    figure, axis = plt.subplots(figsize=(11, 6), layout="constrained")
+    height = 0.8 / len(ENGINES)
+    for number, runtime in enumerate(ENGINES):
+        found = [times[arms[number]][moment] for _, arms, moment in rows]
+        medians = [s["median"] for s in found]
+        spread = [
+            [s["median"] - s["p10"] for s in found], [s["p90"] - s["median"] for s in found]
+        ]  # fmt: skip
+        at = [row + (number - 1) * height for row in range(len(rows))]
+        axis.barh(at, medians, height, xerr=spread, label=runtime, error_kw={"lw": 0.6})
+        for y, value in zip(at, medians, strict=True):
+            axis.text(value, y, f"  {value:.0f}", va="center", fontsize=7)
+    axis.set_yticks(range(len(rows)), [title for title, _, _ in rows])
+    axis.invert_yaxis()
+    axis.set_xscale("log")
+    axis.set_xlabel("ms (median, p10 to p90)")
+    axis.legend()
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def bars(result: dict) -> dict[str, list[tuple[str, float]]]:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The benchmark: start, exec and memory, against QEMU alone and against runc and crun.
+"""The benchmark: start, exec and memory, against QEMU alone and against runc and crun; engines.
 
-    run.py [--samples N] [--quick] [--program KATA] [--data DIR] [--name NAME]
+    run.py [--only PART[,PART]] [--samples N] [--quick] [--program KATA] [--data DIR] [--name NAME]
 
 All arms of a kind are interleaved, in an order shuffled for each round, after warm-up. Prints a
-table; writes bench/results/NAME.json and NAME.png. Needs root, runc and crun.
+table; writes bench/results/NAME.json and pictures beside it. Needs root, runc and crun; the part
+"engines" also Podman.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(HERE)
-sys.path[:0] = [HERE, f"{CHECKOUT}/src"]
+sys.path[:0] = [HERE, f"{CHECKOUT}/src", f"{CHECKOUT}/tests"]
 
 import arms  # noqa: E402
 import memory  # noqa: E402
 import report  # noqa: E402
+import runtimes  # noqa: E402
 
 IMAGE = "bench"
 WORDS = ["/bin/echo", "ready"]
 WARM_UP = 3
+PARTS = ("starts", "execs", "memory", "engines")
 UNIFIED, HIDDEN = "/sys/fs/cgroup/unified", "KATA_BENCH_HIDDEN"
-APPLETS = ("echo", "sh", "sleep")
+APPLETS = ("echo", "sh", "sleep", "true")
 
 
 def main() -> int:
@@ -54,9 +57,8 @@ def main() -> int:
     with open(f"{path}.json", "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)
         file.write("\n")
-    report.picture(result, f"{path}.png")
     print(report.table(result))
-    print(f"\n{path}.json\n{path}.png")
+    print(f"\n{path}.json", *report.pictures(result, path), sep="\n")
     return 0
 
 
@@ -78,7 +80,13 @@ def parse() -> argparse.Namespace:
         "--data", default=f"{CHECKOUT}/build/test-data", help="data root, kept between runs"
     )
     parser.add_argument("--name", default=time.strftime("%Y-%m-%d"), help="of the results' files")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), help=f"the parts to run, of {', '.join(PARTS)}"
+    )
     options = parser.parse_args()
+    options.only = options.only.split(",")
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if options.quick:
         options.samples = 3
     return options
@@ -135,13 +143,35 @@ def write_question(path: str) -> None:
 def measure(
     kata: arms.Kata, rootfs: str, template: str, scratch: str, options: argparse.Namespace
 ) -> dict:
-    """All figures."""
+    """All figures of the parts that are wanted."""
     raw = [arms.PYTHON, "-I", f"{HERE}/raw.py", template, f"{scratch}/question"]
+    bundles = arms.Bundles(rootfs, scratch)
+    asleep = bundles.make("asleep", runtimes.SLEEP)
+    load = [os.getloadavg()[0]]
+    every: list[arms.Arm] = []
+    if "starts" in options.only:
+        every += starts(kata, rootfs, raw, bundles.make("once", WORDS))
+        interleave(every, options.samples)
+    if "execs" in options.only:
+        every += execs(kata, asleep, options.samples)
+    if "engines" in options.only:
+        every += runtimes.measure(options, asleep, rootfs, scratch, interleave)
+    load.append(os.getloadavg()[0])
+    return {
+        "machine": machine(options.program, template, load),
+        "times": {arm.name: moments(arm) for arm in every},
+        "phases": {arm.name: phases(arm) for arm in every if isinstance(arm, arms.Phased)},
+        "memory": sizes(kata, raw, rootfs) if "memory" in options.only else {},
+        "samples": {arm.name: arm.samples for arm in every},
+        "meaning": {arm.name: arm.meaning for arm in every},
+    }
+
+
+def starts(kata: arms.Kata, rootfs: str, raw: list[str], once: str) -> list[arms.Arm]:
+    """The ways to start a process."""
     run = [*kata.words, "run", "--rm"]
     timing = ["--timing", "--format", "json"]
-    bundles = arms.Bundles(rootfs, scratch)
-    once, asleep = bundles.make("once", WORDS), bundles.make("asleep", ["/bin/sleep", "1000000"])
-    starts = [
+    return [
         arms.Raw("B0", "QEMU alone boots kernel and image to the agent's first byte",
                  [*raw, "boot"]),
         arms.Raw("B1", "QEMU alone restores the template to the agent's first answer", raw),
@@ -155,9 +185,11 @@ def measure(
         arms.Arm("runc run", "runc run", ["runc", "run", "-b", once, "bench-once"]),
         arms.Arm("crun run", "crun run", ["crun", "run", "-b", once, "bench-once"]),
     ]  # fmt: skip
-    load = [os.getloadavg()[0]]
-    interleave(starts, options.samples)
-    execs = [
+
+
+def execs(kata: arms.Kata, asleep: str, count: int) -> list[arms.Arm]:
+    """One more process in a container that runs, measured."""
+    found = [
         arms.Arm("kata exec", "kata exec", [*kata.words, "exec", "bench-0", *WORDS]),
         arms.Arm("runc exec", "runc exec", ["runc", "exec", "bench-asleep", *WORDS]),
         arms.Arm("crun exec", "crun exec", ["crun", "exec", "bench-asleep-c", *WORDS]),
@@ -167,17 +199,8 @@ def measure(
         arms.native("runc", asleep, "bench-asleep"),
         arms.native("crun", asleep, "bench-asleep-c"),
     ):
-        interleave(execs, options.samples)
-    load.append(os.getloadavg()[0])
-    every = [*starts, *execs]
-    return {
-        "machine": machine(options.program, template, load),
-        "times": {arm.name: moments(arm) for arm in every},
-        "phases": {arm.name: phases(arm) for arm in every if isinstance(arm, arms.Phased)},
-        "memory": sizes(kata, raw, rootfs),
-        "samples": {arm.name: arm.samples for arm in every},
-        "meaning": {arm.name: arm.meaning for arm in every},
-    }
+        interleave(found, count)
+    return found
 
 
 def interleave(every: list[arms.Arm], count: int) -> None:

@@ -65,6 +65,14 @@ def test_root_without_capabilities_may_not(none, act):
     assert "not permitted" in answer.out or "denied" in answer.out
 
 
+def test_ambient_without_inheritable_is_passed_over(suite):
+    """What cannot be ambient is not, and the container starts: ``runc spec`` writes such sets."""
+    sets = {n: ["CAP_KILL"] for n in ("bounding", "permitted", "effective", "ambient")}
+    container = suite.ask(config(process={"capabilities": sets}))
+    assert capabilities(container.facts, "CapAmb") == set()
+    assert capabilities(container.facts, "CapPrm") == {KILL}
+
+
 def test_root_has_what_is_bounded(suite):
     """Root's program has what the config gives, and nothing of the runtime's."""
     some = {n: ["CAP_CHOWN", "CAP_KILL"] for n in ("bounding", "permitted", "effective")}

@@ -57,6 +57,7 @@ class Network:
         self._done = netplan.State()
         self._news: Rtnetlink | None = None
         self._waiting: tuple[UpdateNetworkRequest, Outcome] | None = None
+        self._idle: set[str] = set()  # devices that stand for no link, still in sight
         self._stowed: set[str] = set()  # devices in the spare namespace
         self._spare: tuple[int, Rtnetlink] | None = None
 
@@ -91,6 +92,8 @@ class Network:
         if self._sock is not None:
             for index in self._cards.values():
                 self._sock.set_link(index, up=True)
+        if self._cards:
+            self._make_spare()
 
     def update(self, request: UpdateNetworkRequest) -> Message | Outcome:
         """Make the network what is asked. Raises ``GuestError``, ``InvalidInput``."""
@@ -104,25 +107,34 @@ class Network:
                 return self._waiting[1]
             self._deafen()
         self._apply(request)
-        self._stow(set(self._cards) - {i.device for i in request.interfaces})
+        self._idle = set(self._cards) - {i.device for i in request.interfaces}
         return Empty()
 
     # cards that stand for no link: containers are not to see them
 
-    def _stow(self, devices: set[str]) -> None:
-        """Take cards out of sight, into a namespace of nobody's."""
+    def settle(self) -> None:
+        """Take cards without a link out of sight, into a namespace of nobody's.
+
+        That takes 100 ms under emulation, so it is done when nobody waits, and before a container's
+        program runs.
+        """
+        devices, self._idle = self._idle & set(self._cards), set()
         if not devices:
             return
         assert self._sock is not None
-        if self._spare is None:
-            namespace = ns.new_network()
-            with ns.Inside(namespace):
-                self._spare = namespace, Rtnetlink()
+        self._make_spare()
+        assert self._spare is not None
         for device in devices:
             index = self._cards.pop(device)
             self._sock.move_link(index, self._spare[0])
             self._names.pop(index, None)
             self._stowed.add(device)
+
+    def _make_spare(self) -> None:
+        if self._spare is None:
+            namespace = ns.new_network()
+            with ns.Inside(namespace):
+                self._spare = namespace, Rtnetlink()
 
     def _fetch(self, devices: set[str]) -> None:
         """Bring cards back that a link has come for."""

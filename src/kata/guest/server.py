@@ -224,6 +224,8 @@ class Agent:
 
     def update_network(self, request: api.UpdateNetworkRequest) -> Message | Outcome:
         """Make the sandbox's network what the host says."""
+        if self._containers:
+            self.loop.at_last(self._network.settle)
         return self._network.update(request)
 
     def set_clock(self, request: api.SetClockRequest) -> Message:
@@ -258,6 +260,7 @@ class Agent:
     ) -> None:
         if not isinstance(value, KataError):
             outcome.settle(value)
+            self.loop.at_last(self._network.settle)  # the answer is out by then
             return
 
         def gone(_value: object) -> None:
@@ -276,6 +279,7 @@ class Agent:
 
     def start(self, request: api.ContainerRequest) -> Outcome:
         """Let the first process execute its program."""
+        self._network.settle()
         return self._container(request.container_id).init.start()
 
     def exec(self, request: api.ExecRequest) -> Outcome:

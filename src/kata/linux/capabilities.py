@@ -57,11 +57,19 @@ def limit_bounding(keep: int, present: int = EVERY) -> None:
                     raise
 
 
+def ambient_of(masks: Mapping[str, int]) -> int:
+    """The ambient set that the kernel grants; ``runc spec`` asks for more, and runc passes over it.
+
+    Only what is permitted and inheritable can be ambient: capabilities(7).
+    """
+    return masks["ambient"] & masks["permitted"] & masks["inheritable"]
+
+
 def apply(masks: Mapping[str, int]) -> None:
     """Set effective, permitted, inheritable and ambient; call after the change of user."""
     syscalls.capset(masks["effective"], masks["permitted"], masks["inheritable"])
     syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-    ambient = masks["ambient"]
+    ambient = ambient_of(masks)
     for number in range(len(NAMES)):
         if ambient >> number & 1:
             syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, number)

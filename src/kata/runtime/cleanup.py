@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 
 from kata.errors import KataError, NotFound, WrongState
-from kata.runtime.control import connect
-from kata.runtime.control_api import StopRequest
 from kata.runtime.store import STOPPED
 from kata.wire.record import replace
 
@@ -39,6 +36,11 @@ def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
 
 def _end(store: Store, state: ContainerState) -> None:
     """Ask the supervisor to end; if it does not, kill it: its VMM dies with it."""
+    import select
+
+    from kata.runtime.control import connect
+    from kata.runtime.control_api import StopRequest
+
     try:
         client = connect(store.directory(state.id), state.name)
         number = client.send("Stop", StopRequest(timeout=0))

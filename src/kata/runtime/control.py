@@ -12,7 +12,6 @@ import time
 from _socket import AF_UNIX, SCM_RIGHTS, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 
 from kata.errors import HostError, KataError, NotFound, ProtocolError, Unsupported, WrongState
-from kata.runtime.control_api import METHODS, SERVICE
 from kata.wire.ttrpc import Connection, Request, Response
 
 TYPE_CHECKING = False
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any, list[int]], Message]
 
+SERVICE = "kata.Control"
 _MAX_FDS = 8
 _RECEIVE = 64 << 10
 _CMSG_CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC
@@ -163,6 +163,8 @@ class ControlServer:
         self._count(-1)
 
     def _call(self, event: Request, fds: list[int]) -> Message:
+        from kata.runtime.control_api import METHODS
+
         handler = self.handlers.get(event.method)
         if handler is None or event.service != SERVICE:
             for fd in fds:
@@ -233,6 +235,12 @@ class ControlClient:
 
     def result(self, number: int) -> Message:
         """The answer to a call; raises the supervisor's error, or ``WrongState`` if it is gone."""
+        from kata.runtime.control_api import METHODS
+
+        answer = self._answer(number)
+        return METHODS[self._methods.pop(number)][1].decode(answer.payload)
+
+    def _answer(self, number: int) -> Response:
         while number not in self._answers:
             if self.closed:
                 raise lost()
@@ -240,7 +248,11 @@ class ControlClient:
         answer = self._answers.pop(number)
         if answer.error is not None:
             raise answer.error
-        return METHODS[self._methods.pop(number)][1].decode(answer.payload)
+        return answer
+
+    def tell(self, method: str, request: Message, fds: Sequence[int] = ()) -> None:
+        """Call and wait, for nothing but that it is done; loads no table of the API."""
+        self._answer(self.send(method, request, fds))
 
     def call(self, method: str, request: Message, fds: Sequence[int] = ()) -> Message:
         """Call and wait."""

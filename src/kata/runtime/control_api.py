@@ -9,17 +9,13 @@ container that the sandbox was started for.
 from __future__ import annotations
 
 from kata.wire.agent_api import (
-    ContainerRequest,
-    Empty,
     ListProcessesResponse,
     ProcessRequest,
     ResizeRequest,
-    SignalRequest,
     StatsResponse,
 )
+from kata.wire.calls import ContainerRequest, DeleteRequest, Empty, SignalRequest
 from kata.wire.protobuf import Message, boolean, bytes_, int32, int64, repeated, string, uint32
-
-SERVICE = "kata.Control"
 
 
 class StartedResponse(Message):
@@ -96,13 +92,6 @@ class CreateRequest(Message):
     state: bytes = bytes_(3)
     pid: int = uint32(4)
     streams: list[int] = repeated(uint32(5))
-
-
-class DeleteRequest(Message):
-    """Forget a container that is not running; with ``force``, kill it first."""
-
-    container_id: str = string(1)
-    force: bool = boolean(2)
 
 
 class UpdateRequest(Message):

@@ -8,6 +8,7 @@ other one runs; until then containers may come and go in it.
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import select
 import time
@@ -99,6 +100,7 @@ class PodSupervisor(Supervisor):
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
         sandbox.follow_network(_warn, self._look_at_names)
+        gc.enable()
         _thread.start_new_thread(self._set_clock, ())
 
     def _look_at_names(self) -> None:
@@ -308,7 +310,7 @@ class PodSupervisor(Supervisor):
             self._sandbox.limit()
         return Empty()
 
-    def _on_delete(self, request: control_api.DeleteRequest, _fds: list[int]) -> Empty:
+    def _on_delete(self, request: agent_api.DeleteRequest, _fds: list[int]) -> Empty:
         life = self._life(request.container_id)
         if not life.exited.wait(0):
             if life.started.wait(0) and not request.force:

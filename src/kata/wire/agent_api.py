@@ -12,6 +12,10 @@ its direction and a ``StreamResponse``; ``WriteInput`` ends with the host closin
 
 from __future__ import annotations
 
+from kata.wire.calls import ContainerRequest as ContainerRequest  # noqa: PLC0414 - part of this API
+from kata.wire.calls import DeleteRequest as DeleteRequest  # noqa: PLC0414 - part of this API
+from kata.wire.calls import Empty as Empty  # noqa: PLC0414 - part of this API
+from kata.wire.calls import SignalRequest as SignalRequest  # noqa: PLC0414 - part of this API
 from kata.wire.protobuf import (
     Message,
     boolean,
@@ -34,10 +38,6 @@ RESOLVER = "127.0.0.11"  # where Docker answers names, in each network namespace
 CARD_PREFIX = "02:00:00:00:00:"  # of the MAC addresses that network cards are made with
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONTAINER_PREFIX = "kata:container:"  # and an id: the path of a namespace of that container
-
-
-class Empty(Message):
-    """Nothing."""
 
 
 class ConfigureRequest(Message):
@@ -165,12 +165,6 @@ class ProcessRequest(Message):
     exec_id: str = string(2)
 
 
-class ContainerRequest(Message):
-    """Names a container."""
-
-    container_id: str = string(1)
-
-
 class PidResponse(Message):
     """A process id in the guest's first pid namespace."""
 
@@ -190,15 +184,6 @@ class ExecRequest(Message):
     stdin: bool = boolean(5)
     stdout: bool = boolean(6)
     stderr: bool = boolean(7)
-
-
-class SignalRequest(Message):
-    """Send a signal to a process, or with ``all`` to every process of the container."""
-
-    container_id: str = string(1)
-    exec_id: str = string(2)
-    signal: int = uint32(3)
-    all: bool = boolean(4)
 
 
 class WaitResponse(Message):
@@ -353,13 +338,6 @@ class NameMessage(Message):
     number: int = uint32(1)
     stream: bool = boolean(2)
     message: bytes = bytes_(3)
-
-
-class DeleteRequest(Message):
-    """Remove a stopped container and what was mounted for it; ``force`` kills it first."""
-
-    container_id: str = string(1)
-    force: bool = boolean(2)
 
 
 class GuestEvent(Message):

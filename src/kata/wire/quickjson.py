@@ -11,6 +11,7 @@ import _json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _SPACE = " \t\n\r"
@@ -65,17 +66,36 @@ def _unknown(value: object) -> Any:
 
 def dumps(value: Any, *, indent: int = 0, ensure_ascii: bool = True) -> str:
     """The compact JSON form of a value; with ``indent``, the ``json`` package's readable form."""
-    if indent:
-        import json
-
-        return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
     quote = _json.encode_basestring_ascii if ensure_ascii else _json.encode_basestring
-    encode = _json.make_encoder({}, _unknown, quote, None, ":", ",", False, False, True)
     if isinstance(value, str):
         return str(quote(value))
     if isinstance(value, float):
         return _float(value)
+    separators = (": ", ", ") if indent else (":", ",")
+    encode = _json.make_encoder({}, _unknown, quote, None, *separators, False, False, True)
+    if indent:
+        return "".join(_indented(value, encode, " " * indent, "\n"))
     return "".join(encode(value, 0))
+
+
+def _indented(value: Any, encode: Any, step: str, line: str) -> Iterator[str]:
+    """The pieces of the readable form; ``line`` begins a line at the depth of ``value``."""
+    if not value or not isinstance(value, (dict, list, tuple)):
+        yield from encode(value, 0)
+        return
+    inner = line + step
+    if isinstance(value, dict):
+        opening, closing = "{", "}"
+        items = [("".join(encode({key: 0}, 0))[1:-2], item) for key, item in value.items()]
+    else:
+        opening, closing = "[", "]"
+        items = [("", item) for item in value]
+    before = opening
+    for key, item in items:
+        yield f"{before}{inner}{key}"
+        yield from _indented(item, encode, step, inner)
+        before = ","
+    yield f"{line}{closing}"
 
 
 def _float(value: float) -> str:

@@ -48,6 +48,10 @@ class Guest:
             request = api.UpdateNetworkRequest(interfaces=list(interfaces), **more)
             return self.network.update(request)
 
+    def settle(self):
+        with Inside(self.namespace.fd):
+            self.network.settle()
+
     def addresses(self, name):
         found = self.namespace.json(f"ip address show dev {name}")[0]["addr_info"]
         return sorted(f"{a['local']}/{a['prefixlen']}" for a in found)
@@ -147,6 +151,7 @@ def test_what_is_not_wanted_any_more_goes(guest, pod):
     assert guest.addresses("eth0") == ["10.1.0.3/24"]
     assert "default" not in guest.routes()
     guest.update()
+    guest.settle()
     assert "eth0" not in pod.links()
 
 
@@ -225,9 +230,12 @@ def test_cards_without_a_link_are_out_of_sight(guest):
 
     guest.look()
     guest.update(card(A, "eth0", "10.9.0.2/24"))
+    guest.settle()
     assert seen() == {"lo", "eth0"}
     guest.update(card(A, "eth0", "10.9.0.2/24"), card(B, "eth1", "10.9.1.2/24"))
+    guest.settle()
     assert seen() == {"lo", "eth0", "eth1"}
     assert guest.addresses("eth1") == ["10.9.1.2/24"]
     guest.update()
+    guest.settle()
     assert seen() == {"lo"}

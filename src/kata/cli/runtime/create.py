@@ -315,7 +315,7 @@ class _Creation:
         if self._state.sandbox:
             request.spec = quickjson.dumps(self._spec).encode()
             request.state = quickjson.dumps(fields(self._state)).encode()
-        client.call("Create", request, list(passed.values()))
+        client.tell("Create", request, list(passed.values()))
 
     def _streams(self) -> dict[int, int]:
         """Our own standard streams as far as they are something, or the terminal."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kata.cli.runtime.containers import check_id, connect, open_store
 from kata.errors import KataError, NotFound, WrongState
-from kata.runtime.control_api import DeleteRequest
 from kata.runtime.store import CREATED, CREATING, STOPPED
 
 TYPE_CHECKING = False
@@ -55,9 +54,11 @@ def delete(store: Store, state: ContainerState, *, force: bool = False) -> None:
 
 def _ask(store: Store, state: ContainerState, *, force: bool) -> None:
     """Let the supervisor end and forget it; one that does not answer is ended below."""
+    from kata.wire.calls import DeleteRequest
+
     try:
         client = connect(store, state)
-        client.call("Delete", DeleteRequest(container_id=state.id, force=force))
+        client.tell("Delete", DeleteRequest(container_id=state.id, force=force))
         client.close()
     except WrongState as error:
         if "that is not stopped" in error.what:

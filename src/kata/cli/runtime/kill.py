@@ -6,7 +6,7 @@ from kata.cli.runtime.containers import connect, find
 from kata.errors import InvalidInput, NotFound, WrongState
 from kata.oci.signals import number
 from kata.runtime.store import STOPPED
-from kata.wire.agent_api import SignalRequest
+from kata.wire.calls import SignalRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(options: Options) -> int:
     try:
         client = connect(store, state)
         request = SignalRequest(container_id=state.id, signal=signal, all=options.all)
-        client.call("Signal", request)
+        client.tell("Signal", request)
         client.close()
     except (WrongState, NotFound):
         if options.all:

@@ -5,6 +5,7 @@ The rule: what an engine reads (the log file's lines, standard error, exit codes
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -37,6 +38,7 @@ class GoScanner(Scanner):
 
 def enter(argv: Sequence[str]) -> NoReturn:
     """Run the program to its end."""
+    gc.disable()  # a command makes few cycles and ends soon; a supervisor switches it on again
     os._exit(main(argv))
 
 

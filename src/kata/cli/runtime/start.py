@@ -5,7 +5,7 @@ from __future__ import annotations
 from kata.cli.runtime.containers import connect, find
 from kata.errors import KataError, WrongState
 from kata.runtime.store import CREATED, PAUSED, STOPPED
-from kata.wire.agent_api import ContainerRequest
+from kata.wire.calls import ContainerRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def start(store: Store, state: ContainerState) -> None:
     if state.status != CREATED:
         raise WrongState("cannot start an already running container")
     client = connect(store, state)
-    client.call("Start", ContainerRequest(container_id=state.id))
+    client.tell("Start", ContainerRequest(container_id=state.id))
     client.close()
     if state.hooks:
         from kata.cli.runtime.delete import delete
