@@ -149,7 +149,7 @@ class Whole(arms.Arm):
 def measure(
     options: argparse.Namespace, bundle: str, rootfs: str, scratch: str,
     interleave: Callable[[list[arms.Arm], int], None],
-) -> list[arms.Arm]:
+) -> list[arms.Arm]:  # fmt: skip
     """The arms of this part, measured."""
     be_subreaper()
     ours = f"{os.path.dirname(options.program)}/kata-runtime"
