@@ -55,17 +55,23 @@ def make(order: Order) -> None:
     apart(lambda: _freeze(order))
 
 
+_ENDING = (_signal.SIGTERM, _signal.SIGHUP)
+
+
 def apart(work: Callable[[], None]) -> None:
     """Do something in a forked process, which ends with this one; raises its error here."""
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)  # until somebody minds them
     pid = os.fork()
     if pid == 0:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         os.close(ours)
         _child(work, theirs, parent)
     os.close(theirs)
     kept = _end_on_signals()
     try:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         answer = b""
         while data := os.read(ours, 65536):
             answer += data
@@ -87,7 +93,7 @@ def _end_on_signals() -> dict[int, Any]:
     """Make TERM and HUP an exception, so that what is half made is removed; the former handlers."""
     kept = {}
     try:
-        for number in (_signal.SIGTERM, _signal.SIGHUP):
+        for number in _ENDING:
             if _signal.getsignal(number) is _signal.SIG_DFL:
                 kept[int(number)] = _signal.signal(number, _ended)
     except ValueError:
