@@ -150,6 +150,18 @@ def test_update_by_standard_input(changing):
     assert changing.sh(read("pids")).split() == ["55"]
 
 
+def test_update_makes_room(suite):
+    """A limit far above the first one can be used up to it."""
+    spec = limited("sleep", "100000", memory={"limit": 64 * MIB})
+    with suite.running(spec) as container:
+        assert container.exec("probe", "eat", "600").code == 137
+        changes = {"memory": {"limit": 800 * MIB, "swap": 800 * MIB}}
+        container.runtime(
+            "update", "--resources", "-", container.id, stdin=json.dumps(changes)
+        ).ok()
+        assert container.sh("probe eat 600") == "ate 600\n"
+
+
 def test_update_keeps_the_rest(changing):
     """What an update does not name stays."""
     before = changing.sh(read("shares"))

@@ -99,6 +99,18 @@ def test_kube(podman, directory):
     assert podman.ok("ps", "-aq") == ""
 
 
+def test_members_have_the_memory_of_their_limits(podman):
+    """What each container of a pod may use is there, however many join, and all at a time."""
+    podman.ok("pod", "create", "--name", "pod")
+    big = ("--pod", "pod", "--memory=700m", "--memory-swap=700m", "--tmpfs", "/big:size=650m")
+    for name in ("one", "two"):
+        podman.up(*big, IMAGE, "sleep", "600", name=name)
+    for name in ("one", "two"):
+        podman.sh(name, "dd if=/dev/zero of=/big/file bs=1M count=600")
+        assert podman.sh(name, "stat -c %s /big/file") == str(600 << 20)
+    podman.ok("pod", "rm", "-f", "-t0", "pod")
+
+
 def test_generated_description_runs(podman, directory):
     """What generate kube writes of a container is a description that play kube runs."""
     podman.up("-e", "WORD=given", IMAGE, "sh", "-c", "echo $WORD; sleep 600", name="plain")

@@ -60,6 +60,12 @@ if TYPE_CHECKING:
             Raises ``Unsupported`` (``network_hotplug``) or ``HypervisorError``.
             """
 
+        def plug_memory(self, slot: int, mib: int) -> None:
+            """Plug memory into a free slot; the guest takes it in its own time.
+
+            Raises ``HypervisorError``.
+            """
+
         def stop(self) -> None:
             """Kill the VMM, reap it, close everything; in any state, any number of times."""
 

@@ -22,6 +22,7 @@ class Capabilities:
     generation_id: bool = True
     network: bool = True
     network_hotplug: bool = True
+    memory_hotplug: bool = True
 
 
 BY_MACHINE_TYPE = {
@@ -29,7 +30,9 @@ BY_MACHINE_TYPE = {
     # devices are plugged into root ports, and the only one is the file share's
     "q35": Capabilities(network_hotplug=False),
     # no PCI: nothing can be plugged; no ACPI table for a generation id
-    "microvm": Capabilities(file_share=False, generation_id=False, network_hotplug=False),
+    "microvm": Capabilities(
+        file_share=False, generation_id=False, network_hotplug=False, memory_hotplug=False
+    ),
 }
 
 

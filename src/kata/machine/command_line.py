@@ -14,6 +14,10 @@ _ALWAYS = (
     "cgroup_no_v1=all",
     "random.trust_cpu=on",  # for the boot itself; each start reseeds with the host's entropy
     "tsc=reliable",  # no watchdog of the clock source: a clone's clock stands still while frozen
+    "memhp_default_state=online",  # memory that is plugged is used at once
+    # room for plugged memory looks like addresses above 4 GiB, for which the kernel would set
+    # 64 MiB aside; every device here takes 64-bit addresses
+    "swiotlb=noforce",
     "nowatchdog",  # nor of lockups, which a paused or starved guest would report
     "rcupdate.rcu_expedited=1",
     "8250.nr_uarts=1",

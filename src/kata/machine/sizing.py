@@ -12,6 +12,7 @@ SMALLEST = 128  # measured: the least in which the guest boots and runs a small 
 _SHAPES = (256, 512, 1024, 2048)
 _STEP = 2048
 _OVERHEAD = 96  # the guest's kernel, its agent and what they need to work beside a full container
+_SECTION = 128  # what is plugged has a whole number of the guest's memory blocks
 _MOST_VCPUS = 240
 _VCPU_SHAPES = (1, 2, 4, 8, 16)
 
@@ -33,6 +34,20 @@ def machine_memory(wanted: int) -> int:
         if wanted <= shape:
             return shape
     return -(-wanted // _STEP) * _STEP
+
+
+def growth(has: int, wanted: int, most: int) -> int:
+    """What to plug into a machine that has less than ``wanted``: it is then a shape again.
+
+    Few steps, for a machine has few slots; and no more than ``most`` in all.
+    """
+    steps = min(-(-(machine_memory(wanted) - has) // _SECTION), (most - has) // _SECTION)
+    return max(0, steps) * _SECTION
+
+
+def most_memory(host: int) -> int:
+    """What a machine may grow to, on a host with so much memory."""
+    return max(_STEP, host // _STEP * _STEP)
 
 
 def machine_vcpus(wanted: int) -> int:

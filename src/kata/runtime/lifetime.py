@@ -14,6 +14,7 @@ import time
 from kata.errors import HypervisorError, KataError, WrongState
 from kata.runtime import store as states
 from kata.runtime.control_api import ExitResponse
+from kata.runtime.growth import limit_of
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
@@ -61,6 +62,7 @@ class Lifetime:
         self._forgotten = False
         self.container: Container | None = None
         self.log: StreamLog | None = None
+        self.memory_limit = limit_of(workload.resources)  # bytes, 0: none
         self.execs: dict[str, int] = {}  # stand-ins of added processes, by exec id
         self.created, self.started = Event(), Event()
         self.exited, self.finished = Event(), Event()

@@ -6,9 +6,10 @@ import os
 
 from kata.errors import GuestError, HostError, KataError, Unsupported
 from kata.hypervisors.qemu import probe
+from kata.machine.capabilities import BY_MACHINE_TYPE
 from kata.machine.command_line import command_line, cpu_model
 from kata.machine.description import Machine
-from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
+from kata.machine.sizing import machine_memory, machine_vcpus, memory_for, most_memory
 from kata.oci.defaults import DEFAULT_CAPABILITIES
 from kata.runtime import guest_image
 from kata.runtime.planning import is_settled, is_usual, preparation
@@ -48,6 +49,7 @@ def describe(
     Raises ``Unsupported`` for too many layers, ``HostError`` for more memory than there is.
     """
     settings = config.hypervisor
+    kind = BY_MACHINE_TYPE.get(settings.machine_type)
     return Machine(
         kernel=image.kernel,
         initrd=image.initrd,
@@ -56,6 +58,7 @@ def describe(
         machine_type=settings.machine_type,
         vcpus=machine_vcpus(vcpus),
         memory_mib=_memory(memory_mib),
+        most_memory_mib=most_memory(_host_memory()) if kind and kind.memory_hotplug else 0,
         block_slots=_slots(layers, settings.block_slots),
     )
 

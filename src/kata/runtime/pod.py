@@ -273,6 +273,9 @@ class PodSupervisor(Supervisor):
     def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client
         try:
+            with self._promising:
+                if life.memory_limit:
+                    self._make_room(life, life.memory_limit)
             plan = self._sandbox.add(life.workload)
         except BaseException:
             for fd in fds:

@@ -15,14 +15,17 @@ from kata.errors import AgentError, HostError, HypervisorError, InvalidInput, Ka
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.resources.group import create
-from kata.resources.plan import for_engine
+from kata.resources.plan import for_engine, for_machine
+from kata.runtime.growth import Growth
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
 from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
+    ContainerRequest,
     SetClockRequest,
+    StatsResponse,
     api_hash,
 )
 from kata.wire.record import replace
@@ -73,6 +76,8 @@ class Sandbox:
         self._plans: dict[str, Plan] = {}
         self.network: Network | None = None
         self._names: Names | None = None
+        self._growth = Growth(launch.machine)
+        self._growing = _thread.allocate_lock()
         self.create_timeout = float(config.agent.create_container_timeout)
 
     @property
@@ -87,12 +92,29 @@ class Sandbox:
         return self._client
 
     def _limits(self, *, started: bool) -> Limits:
-        return for_engine(self._launch.machine.memory_mib, self._first.resources, started=started)
+        return for_engine(self._growth.memory_mib, self._first.resources, started=started)
 
     def limit(self) -> None:
         """From the start of the container on, its share of the processors is all there is."""
         if self._group is not None and (self._first.resources.get("cpu") or {}).get("quota"):
             self._group.limit(self._limits(started=True))
+
+    def grow(self, wanted_mib: int) -> None:
+        """Have memory for what the containers may use. Raises as ``Growth.reach`` does."""
+        vm = self._vm
+        assert vm is not None
+        with self._growing:
+            self._growth.reach(wanted_mib, vm, self._guest_memory, self._resize_group)
+
+    def _guest_memory(self) -> int:
+        answer = self.client.call("Stats", ContainerRequest(container_id=""))
+        assert isinstance(answer, StatsResponse)
+        return answer.guest_memory_total
+
+    def _resize_group(self, memory_mib: int) -> None:
+        """What the host lets the VMM use follows its size."""
+        if self._group is not None:
+            self._group.limit(for_machine(memory_mib))
 
     @property
     def group(self) -> Group | None:
@@ -365,7 +387,7 @@ class Sandbox:
             "accelerator": machine.accelerator,
             "accelerator_reason": self._launch.reason,
             "machine_type": machine.machine_type,
-            "memory_mib": machine.memory_mib,
+            "memory_mib": self._growth.memory_mib,
             "vcpus": machine.vcpus,
             "template": template.key if template else "",
             "kernel": self._guest.kernel_release,

@@ -11,11 +11,12 @@ import gc
 import os
 import time
 
-from kata.errors import AgentError, KataError, NotFound, Unsupported, WrongState
+from kata.errors import AgentError, KataError, NotFound, WrongState
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
+from kata.runtime.growth import limit_of, needed_mib
 from kata.runtime.lifetime import KILL, Lifetime
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
@@ -53,6 +54,7 @@ class Supervisor:
         self._sandbox = sandbox
         self._first = Lifetime(first, state, store)
         self._lives = {state.id: self._first}
+        self._promising = _thread.allocate_lock()  # how much memory the containers may use
         self._control = ControlServer({
             "Started": self._on_started, "Wait": self._on_wait, "Signal": self._on_signal,
             "Resize": self._on_resize, "Exec": self._on_exec, "Stop": self._on_stop,
@@ -238,33 +240,38 @@ class Supervisor:
         return self._life(request.container_id).present().processes()
 
     def _on_update(self, request: control_api.UpdateRequest, _fds: list[int]) -> Empty:
-        container = self._life(request.container_id).present()
-        stats = container.stats()
-        used = int(dict(stats.files).get("memory.current", "0").strip() or 0)
-        check_memory(quickjson.loads(request.resources), used, stats.guest_memory_total)
-        container.update(request.resources)
+        life = self._life(request.container_id)
+        container = life.present()
+        used = dict(container.stats().files).get("memory.current", "0").strip()
+        resources = quickjson.loads(request.resources)
+        check_memory(resources, int(used or 0))
+        with self._promising:
+            if limit_of(resources):
+                self._make_room(life, limit_of(resources))
+            container.update(request.resources)
+            if "limit" in (resources.get("memory") or {}):
+                life.memory_limit = limit_of(resources)
         return Empty()
+
+    def _make_room(self, wanting: Lifetime, limit: int) -> None:
+        """Have memory for ``limit`` beside the limits of the others. Called with ``_promising``."""
+        others = [
+            life.memory_limit for life in list(self._lives.values())
+            if life is not wanting and not life.exited.wait(0)
+        ]  # fmt: skip
+        self._sandbox.grow(needed_mib([limit, *others]))
 
     def _on_inspect(self, _request: Message, _fds: list[int]) -> InspectResponse:
         self._first.present()
         return InspectResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
 
 
-def check_memory(resources: dict[str, Any], used: int, machine: int) -> None:
-    """Refuse a memory limit that would kill the container, or that its machine does not have.
-
-    Raises ``WrongState`` or ``Unsupported``.
-    """
+def check_memory(resources: dict[str, Any], used: int) -> None:
+    """Refuse a memory limit that would kill the container. Raises ``WrongState``."""
     limit = (resources.get("memory") or {}).get("limit") or 0
     if 0 < limit < used:
         raise WrongState(
             f"unable to set memory limit to {limit} (current usage: {used}, peak usage: {used})"
-        )
-    if machine and limit > machine:
-        raise Unsupported(
-            f"a memory limit of {limit} bytes is more than the virtual machine has",
-            why=f"it was started with {machine} bytes, and does not grow",
-            hint="start the container with the limit that it will need",
         )
 
 

@@ -9,6 +9,8 @@ from kata.hypervisors.interface import Bindings
 from kata.hypervisors.qemu.arguments import (
     Wiring,
     arguments,
+    memory_device,
+    more_memory,
     nic_device,
     nic_peer,
     share_device,
@@ -122,6 +124,24 @@ def test_what_is_plugged_later_has_a_place():
     q35 = replace(MACHINE, machine_type="q35")
     bus = share_device(q35)["bus"]
     assert f"pcie-root-port,id={bus},chassis=1,slot=1" in arguments(q35, Wiring())
+
+
+def test_a_machine_that_may_grow_has_room_and_slots():
+    """What can be plugged later is announced from the start; a machine at its most has none."""
+    growing = replace(MACHINE, most_memory_mib=4096)
+    assert option(arguments(growing, Wiring()), "-m") == ["512M,slots=4,maxmem=4096M"]
+    full = replace(MACHINE, most_memory_mib=512)
+    assert option(arguments(full, Wiring()), "-m") == ["512M"]
+
+
+def test_memory_plugged_later_is_shared_if_the_first_is():
+    """The daemon of a file share must map all of it, or requests in the new memory fail."""
+    alone = more_memory(MACHINE, 1, 256)
+    assert alone == {"qom-type": "memory-backend-ram", "id": "memory1", "size": 256 << 20}
+    shared = more_memory(replace(MACHINE, shared_memory=True), 1, 256)
+    assert shared["qom-type"] == "memory-backend-memfd"
+    assert shared["share"] is True
+    assert memory_device(1)["memdev"] == shared["id"]
 
 
 def test_microvm_has_no_pci():

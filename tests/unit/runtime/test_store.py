@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_forgotten_container_is_not_noted_again(tmp_path):
     """A thread that still wants to note something does not bring the state back."""
     store = Store(str(tmp_path))
     state, lock = make(store)
-    life = Lifetime(None, state, store)
+    life = Lifetime(SimpleNamespace(resources={}), state, store)
     life.forget()
     os.mkdir(store.directory(state.id))
     life.change(status=RUNNING)

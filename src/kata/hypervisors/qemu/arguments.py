@@ -79,10 +79,17 @@ def _board(machine: Machine) -> list[str]:
         options += ",acpi=off"  # with ACPI, and no clock of kvm, no timer is found
     words = ["-machine", f"{options},memory-backend=memory"]
     words += ["-accel", accelerator, "-cpu", machine.cpu_model]
-    words += ["-smp", str(machine.vcpus), "-m", f"{machine.memory_mib}M"]
+    words += ["-smp", str(machine.vcpus), "-m", _size(machine)]
     if machine.machine_type == "q35":
         words += ["-device", f"pcie-root-port,id={SHARE_PORT},chassis=1,slot=1"]
     return words
+
+
+def _size(machine: Machine) -> str:
+    size = f"{machine.memory_mib}M"
+    if machine.most_memory_mib > machine.memory_mib:
+        size += f",slots={machine.memory_slots},maxmem={machine.most_memory_mib}M"
+    return size
 
 
 def _memory(machine: Machine, wiring: Wiring) -> list[str]:
@@ -160,6 +167,18 @@ def share_device(machine: Machine) -> dict[str, object]:
         "driver": "vhost-user-fs-pci", "id": "share", "chardev": "share", "tag": SHARE_TAG,
         "bus": bus,
     }  # fmt: skip
+
+
+def more_memory(machine: Machine, slot: int, mib: int) -> dict[str, object]:
+    """The arguments of ``object-add`` for memory that is to be plugged."""
+    kind = "memory-backend-memfd" if machine.shared_memory else "memory-backend-ram"
+    backend: dict[str, object] = {"qom-type": kind, "id": f"memory{slot}", "size": mib << 20}
+    return backend | ({"share": True} if machine.shared_memory else {})
+
+
+def memory_device(slot: int) -> dict[str, object]:
+    """The arguments of ``device_add`` for memory whose backend is already there."""
+    return {"driver": "pc-dimm", "id": f"dimm{slot}", "memdev": f"memory{slot}"}
 
 
 def nic_peer(slot: int, *, vhost: bool) -> dict[str, object]:

@@ -15,6 +15,8 @@ from kata.hypervisors.qemu import arguments as words
 from kata.hypervisors.qemu.arguments import (
     Wiring,
     arguments,
+    memory_device,
+    more_memory,
     nic_device,
     nic_peer,
     share_device,
@@ -291,6 +293,16 @@ class QemuVm:
             self.execute("device_add", nic_device(slot))
         except HypervisorError:
             self.execute("netdev_del", {"id": f"net{slot}"})
+            raise
+
+    def plug_memory(self, slot: int, mib: int) -> None:
+        """See ``Vm.plug_memory``."""
+        require(self._machine, memory_hotplug=True)
+        self.execute("object-add", more_memory(self._machine, slot, mib))
+        try:
+            self.execute("device_add", memory_device(slot))
+        except HypervisorError:
+            self.execute("object-del", {"id": f"memory{slot}"})
             raise
 
     def save(self, state: int) -> None:
