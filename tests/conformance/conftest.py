@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from conformance.differences import TABLES
 from conformance.runtime import Runtime
 from support import host, leaks
 from support.source import CHECKOUT
+from support.vm import DATA, Kata, current_guest
 
 UNIFIED = "/sys/fs/cgroup/unified"
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
@@ -56,12 +58,27 @@ def suite(request: pytest.FixtureRequest):
     if runtime.kind == "crun" and os.path.exists(f"{UNIFIED}/cgroup.controllers"):
         _hide_unified()
     made = Suite(runtime, runtime.directory)
+    _bring_guest(runtime)
     before = leaks.processes()
     yield made
     if not os.path.exists(f"{UNIFIED}/cgroup.controllers"):  # hidden: crun makes directories there
         shutil.rmtree(f"{UNIFIED}/conformance", ignore_errors=True)
     left = _left(made, before)
     assert not left, "left behind:\n  " + "\n  ".join(left)
+
+
+def _bring_guest(runtime: Runtime) -> None:
+    """For a runtime of this checkout: the guest image that belongs to it, whatever is installed."""
+    if not runtime.path.startswith(f"{CHECKOUT}/") or "KATA_CONFIG" in os.environ:
+        return
+    os.makedirs(DATA, exist_ok=True)
+    with open(f"{DATA}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        current_guest(Kata(f"{runtime.directory}/state"))
+    configuration = f"{runtime.directory}/configuration.toml"
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write(f'[runtime]\ndata_root = "{DATA}"\n')
+    os.environ["KATA_CONFIG"] = configuration
 
 
 def _left(made: Suite, before: set[str]) -> list[str]:

@@ -154,7 +154,7 @@ def test_update_makes_room(suite):
     """A limit far above the first one can be used up to it."""
     spec = limited("sleep", "100000", memory={"limit": 64 * MIB})
     with suite.running(spec) as container:
-        assert container.exec("probe", "eat", "600").code == 137
+        assert container.sh("probe eat 600; echo $?") == "137\n"
         changes = {"memory": {"limit": 800 * MIB, "swap": 800 * MIB}}
         container.runtime(
             "update", "--resources", "-", container.id, stdin=json.dumps(changes)

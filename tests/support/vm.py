@@ -179,7 +179,7 @@ def prepared() -> str:
     kata = Kata(state)
     with open(f"{DATA}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _guest(kata)
+        current_guest(kata)
         if IMAGE not in kata.ok("image", "ls"):
             kata.ok("image", "import", busybox.make(f"{state}/rootfs"), IMAGE)
         kata.ok("run", "--rm", IMAGE, "true", timeout=300)
@@ -187,7 +187,7 @@ def prepared() -> str:
     return DATA
 
 
-def _guest(kata: Kata) -> None:
+def current_guest(kata: Kata) -> None:
     """Build the guest image (it is kept if it would come out the same); forget older ones."""
     kata.ok("guest", "build", timeout=900)
     rows = kata.json("guest", "ls", "--format", "json")

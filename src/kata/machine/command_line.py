@@ -18,6 +18,8 @@ _ALWAYS = (
     # room for plugged memory looks like addresses above 4 GiB, for which the kernel would set
     # 64 MiB aside; every device here takes 64-bit addresses
     "swiotlb=noforce",
+    # a machine is smaller than a host: what asks for much and uses little is not refused for that
+    "sysctl.vm.overcommit_memory=1",
     "nowatchdog",  # nor of lockups, which a paused or starved guest would report
     "rcupdate.rcu_expedited=1",
     "8250.nr_uarts=1",
