@@ -149,6 +149,7 @@ class Sandbox:
             uid=self._uid.uid,
             sandbox=settings.seccomp_sandbox,
             scratch=self._directory,
+            registers=frozen.registers if frozen else b"",
             cgroup=entry.cgroup,
             cgroup_tasks=entry.cgroup_tasks,
         )
@@ -280,7 +281,7 @@ class Sandbox:
         from kata.runtime.rpc import Client  # while the VMM starts
 
         assert self._vm is not None
-        if self._share is not None or self._launch.template is None:
+        if self._plugs_share or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
         self._client.call_timeout = float(self._config.agent.request_timeout)
@@ -292,10 +293,11 @@ class Sandbox:
         if self._ready:
             return
         self._ready = True
-        self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
+        timeout = float(self._config.hypervisor.boot_timeout)
+        self._vm.wait_ready(timeout, self._share.settle if self._share else lambda: None)
         if self._share is not None:
-            self._share.settle()
-            self._vm.plug_share()
+            if self._plugs_share:
+                self._vm.plug_share()
             self._share.close_vmm_fd()
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
@@ -307,6 +309,11 @@ class Sandbox:
         poll.register(share.process.pidfd, select.POLLIN)
         poll.poll()
         if not self._stopping:
+    @property
+    def _plugs_share(self) -> bool:
+        """Whether the guest's machine has no file share from the start, and is to have one."""
+        return self._share is not None and not self._launch.machine.file_share
+
             self._share_failure = share.failure()
             self.kill()
 
