@@ -155,8 +155,13 @@ class Container:
 
     def signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
         """Send a signal to a process, or to all of the container."""
+        call = self.send_signal(number, exec_id, everyone=everyone)
+        call.result(self._client.call_timeout)
+
+    def send_signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> Call:
+        """Send a signal; the pending answer. What is asked of the guest later comes after it."""
         request = SignalRequest(container_id=self.id, exec_id=exec_id, signal=number, all=everyone)
-        self._client.call("Signal", request)
+        return self._client.start("Signal", request)
 
     def resize(self, rows: int, columns: int, exec_id: str = "") -> None:
         """Set the size of a process's terminal."""

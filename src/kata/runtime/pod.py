@@ -143,6 +143,7 @@ class PodSupervisor(Supervisor):
             vmm_pid=sandbox.vmm_pid,
             template=sandbox.template,
             accelerator=sandbox.accelerator,
+            traces=sandbox.traces if life is self._first else (),
         )
         self._enter_group(life, pid)  # engines look there as soon as create is done
         life.created.set()

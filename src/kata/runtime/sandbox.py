@@ -105,6 +105,12 @@ class Sandbox:
             self._group.enter(pids)
 
     @property
+    def traces(self) -> tuple[str, ...]:
+        """Paths elsewhere that are to be gone with it: its groups, the lock of its user id."""
+        groups = self._group.paths if self._group is not None else ()
+        return (*groups, self._uid.path) if self._uid is not None else groups
+
+    @property
     def template(self) -> str:
         """The key of the template it was copied from; empty after a cold boot."""
         return self._launch.template.key if self._launch.template else ""
@@ -143,13 +149,13 @@ class Sandbox:
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
             nics=self.network.fds if self.network else (),
+            registers=frozen.registers if frozen else b"",
         )
         options = Options(
             program=self._launch.program,
             uid=self._uid.uid,
             sandbox=settings.seccomp_sandbox,
             scratch=self._directory,
-            registers=frozen.registers if frozen else b"",
             cgroup=entry.cgroup,
             cgroup_tasks=entry.cgroup_tasks,
         )
@@ -303,17 +309,17 @@ class Sandbox:
         self._close_descriptors()
         self._marks.mark("ready")
 
+    @property
+    def _plugs_share(self) -> bool:
+        """Whether the guest's machine has no file share from the start, and is to have one."""
+        return self._share is not None and not self._launch.machine.file_share
+
     def _watch_share(self, share: RunningShare) -> None:
         """A guest whose file server is gone would hang for ever: end it, and say why."""
         poll = select.poll()
         poll.register(share.process.pidfd, select.POLLIN)
         poll.poll()
         if not self._stopping:
-    @property
-    def _plugs_share(self) -> bool:
-        """Whether the guest's machine has no file share from the start, and is to have one."""
-        return self._share is not None and not self._launch.machine.file_share
-
             self._share_failure = share.failure()
             self.kill()
 
