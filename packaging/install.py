@@ -23,7 +23,7 @@ import sys
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAMS = {  # and how each begins: what a program does not need is not imported
     "kata": ("kata.cli.main", "enter(sys.argv[1:])"),
-    "kata-runtime": ("kata.cli.runtime.main", "enter(sys.argv[1:])"),
+    "kata-runtime": ("kata.cli.runtime.quick", "enter(sys.argv[1:])"),
     "containerd-shim-kata-v2": ("kata.cli.main", 'enter(sys.argv[1:], "containerd-shim-kata-v2")'),
 }
 CONFIGURATION = "/etc/kata-containers/configuration.toml"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import os
 
 from kata.errors import KataError, NotFound
 from kata.runtime.streams import InputPump, OutputPump
@@ -118,24 +117,31 @@ class Container:
         return StreamRequest(container_id=self.id, exec_id=process.exec_id, stream=number)
 
     def exec(self, request: ExecRequest, fds: Mapping[int, int]) -> Process:
-        """Start one more process; takes over ``fds``. Raises what the agent refuses it for."""
+        """Start one more process; takes over ``fds``. Raises what the agent refuses it for.
+
+        One write carries all of it; of a process that does not start, the streams end at once.
+        """
         with self._lock:
             self._last_exec += 1
             process = Process(f"exec-{self._last_exec}")
         request.container_id, request.exec_id = self.id, process.exec_id
-        try:
-            self._client.call("Exec", request)
-        except KataError:
-            for fd in fds.values():
-                os.close(fd)
-            raise
-        process.waiting = self._client.start(
-            "Wait", ProcessRequest(container_id=self.id, exec_id=process.exec_id)
-        )
         outputs = tuple(n for n in (STDOUT, STDERR) if n in fds)
         with self._lock:
             self._processes[process.exec_id] = process
-        self.attach(process, fds, outputs=outputs)
+        self._client.cork()
+        try:
+            started = self._client.start("Exec", request)
+            process.waiting = self._client.start(
+                "Wait", ProcessRequest(container_id=self.id, exec_id=process.exec_id)
+            )
+            self.attach(process, fds, outputs=outputs)
+        finally:
+            self._client.uncork()
+        try:
+            started.result(self._client.call_timeout)
+        except KataError:
+            self.forget(process)
+            raise
         return process
 
     def process(self, exec_id: str) -> Process:
@@ -155,8 +161,13 @@ class Container:
 
     def signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
         """Send a signal to a process, or to all of the container."""
+        call = self.send_signal(number, exec_id, everyone=everyone)
+        call.result(self._client.call_timeout)
+
+    def send_signal(self, number: int, exec_id: str = "", *, everyone: bool = False) -> Call:
+        """Send a signal; the pending answer. What is asked of the guest later comes after it."""
         request = SignalRequest(container_id=self.id, exec_id=exec_id, signal=number, all=everyone)
-        self._client.call("Signal", request)
+        return self._client.start("Signal", request)
 
     def resize(self, rows: int, columns: int, exec_id: str = "") -> None:
         """Set the size of a process's terminal."""

@@ -254,6 +254,16 @@ class ControlClient:
         """Call and wait, for nothing but that it is done; loads no table of the API."""
         self._answer(self.send(method, request, fds))
 
+    def ask(
+        self, method: str, request: Message, answer: type[Message], fds: Sequence[int] = ()
+    ) -> Message:
+        """Call and wait, for an answer of this type; loads no table of the API."""
+        return self.take(self.send(method, request, fds), answer)
+
+    def take(self, number: int, answer: type[Message]) -> Message:
+        """The answer to a call, of this type; raises as ``result``."""
+        return answer.decode(self._answer(number).payload)
+
     def call(self, method: str, request: Message, fds: Sequence[int] = ()) -> Message:
         """Call and wait."""
         return self.result(self.send(method, request, fds))

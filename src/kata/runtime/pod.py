@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kata.wire.agent_api import CreateContainerRequest
 
 _CLOCK_S = 0.2
+_SOON_S = 0.01  # for a request to come whose command has nothing else to do
 
 
 class PodSupervisor(Supervisor):
@@ -80,6 +81,8 @@ class PodSupervisor(Supervisor):
         self._control.listen(self._store.directory(life.state.id))
         plan = sandbox.prepare()
         client = sandbox.connect()
+        if not self._asked.wait(_SOON_S):
+            sandbox.wait_ready()  # the command's hooks take their time
         self._asked.wait()
         if self._create is None:
             raise KataError("nobody asked for the container any more")
@@ -140,6 +143,7 @@ class PodSupervisor(Supervisor):
             vmm_pid=sandbox.vmm_pid,
             template=sandbox.template,
             accelerator=sandbox.accelerator,
+            traces=sandbox.traces if life is self._first else (),
         )
         self._enter_group(life, pid)  # engines look there as soon as create is done
         life.created.set()

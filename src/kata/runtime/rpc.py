@@ -148,6 +148,7 @@ class Client:
         self._sending = _thread.allocate_lock()
         self._failure: KataError | None = None
         self._corked: list[bytes] | None = None
+        self._corks = 0
         self.on_failure: Callable[[KataError], None] | None = None
         sock.setblocking(True)
         seconds = SEND_TIMEOUT_S.to_bytes(8, "little") + bytes(8)
@@ -178,12 +179,19 @@ class Client:
 
     def cork(self) -> None:
         """Collect what is sent until ``uncork``: one write, so one wake-up of the guest."""
-        self._corked = []
+        with self._sending:
+            self._corks += 1
+            if self._corked is None:
+                self._corked = []
 
     def uncork(self) -> None:
-        """Send what was collected."""
-        corked, self._corked = self._corked or [], None
-        self.send(b"".join(corked))
+        """Send what was collected; the last of several who do this does it."""
+        with self._sending:
+            self._corks -= 1
+            if self._corks:
+                return
+            corked, self._corked = self._corked or [], None
+            self._transmit(b"".join(corked))  # before anything of the streams that it opens
 
     def _open(self, call: Call, method: str, request: Message, *, stream: bool) -> None:
         body = request.encode()

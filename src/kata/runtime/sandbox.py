@@ -127,6 +127,12 @@ class Sandbox:
             self._group.enter(pids)
 
     @property
+    def traces(self) -> tuple[str, ...]:
+        """Paths elsewhere that are to be gone with it: its groups, the lock of its user id."""
+        groups = self._group.paths if self._group is not None else ()
+        return (*groups, self._uid.path) if self._uid is not None else groups
+
+    @property
     def template(self) -> str:
         """The key of the template it was copied from; empty after a cold boot."""
         return self._launch.template.key if self._launch.template else ""
@@ -165,6 +171,7 @@ class Sandbox:
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
             nics=self.network.fds if self.network else (),
+            registers=frozen.registers if frozen else b"",
         )
         options = Options(
             program=self._launch.program,
@@ -302,7 +309,7 @@ class Sandbox:
         from kata.runtime.rpc import Client  # while the VMM starts
 
         assert self._vm is not None
-        if self._share is not None or self._launch.template is None:
+        if self._plugs_share or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
         self._client.call_timeout = float(self._config.agent.request_timeout)
@@ -314,14 +321,20 @@ class Sandbox:
         if self._ready:
             return
         self._ready = True
-        self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
+        timeout = float(self._config.hypervisor.boot_timeout)
+        self._vm.wait_ready(timeout, self._share.settle if self._share else lambda: None)
         if self._share is not None:
-            self._share.settle()
-            self._vm.plug_share()
+            if self._plugs_share:
+                self._vm.plug_share()
             self._share.close_vmm_fd()
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
         self._marks.mark("ready")
+
+    @property
+    def _plugs_share(self) -> bool:
+        """Whether the guest's machine has no file share from the start, and is to have one."""
+        return self._share is not None and not self._launch.machine.file_share
 
     def _watch_share(self, share: RunningShare) -> None:
         """A guest whose file server is gone would hang for ever: end it, and say why."""

@@ -18,10 +18,10 @@ from kata.linux import namespaces, terminal, tty
 from kata.linux import syscalls as sc
 from kata.linux.capabilities import limit_bounding
 from kata.linux.fds import close_others
-from kata.runtime.control_api import ExitResponse
+from kata.runtime.control_calls import ExitResponse
 from kata.runtime.shadow import NAMESPACES, Shadow, enter
 from kata.runtime.store import LOST_EXIT_CODE
-from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
+from kata.wire.calls import ProcessRequest, ResizeRequest, SignalRequest
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -212,7 +212,7 @@ class _Follower:
                         self._forward(os.read(self._signals, 512))
                     else:
                         self._client.pump()
-            answer = self._client.result(number)
+            answer = self._client.take(number, ExitResponse)
         except KataError:
             return LOST_EXIT_CODE
         assert isinstance(answer, ExitResponse)

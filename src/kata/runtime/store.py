@@ -62,6 +62,7 @@ class ContainerState:
     cgroup: str = ""  # its path below every hierarchy
     systemd_slice: str = ""  # where systemd makes it
     hooks: bool = False  # whether HOOKS is beside the state
+    traces: tuple[str, ...] = ()  # paths to be gone with it: its groups, the lock of its user id
 
 
 def check_name(name: str) -> str:
@@ -283,7 +284,8 @@ def parse_state(data: bytes) -> ContainerState:
     """A state as it is on disk. Raises ``ValueError`` or ``TypeError``."""
     raw: dict[str, Any] = json.loads(data)
     known = {k: raw[k] for k in raw if k in ContainerState.__annotations__}
-    known["command"] = tuple(known.get("command", ()))
+    for words in ("command", "traces"):
+        known[words] = tuple(known.get(words, ()))
     for pairs in ("labels", "annotations"):
         known[pairs] = tuple((k, v) for k, v in known.get(pairs, ()))
     return ContainerState(**known)

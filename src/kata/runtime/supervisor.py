@@ -17,7 +17,7 @@ from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
 from kata.runtime.growth import limit_of, needed_mib
-from kata.runtime.lifetime import KILL, Lifetime
+from kata.runtime.lifetime import KILL, Lifetime, note
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
 from kata.wire.agent_api import STDOUT, Empty, WaitResponse
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.runtime import control_api
+    from kata.runtime.rpc import Call
     from kata.runtime.run_workload import RunWorkload
     from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
@@ -149,14 +150,31 @@ class Supervisor:
         )  # fmt: skip
 
     def _on_signal(self, request: agent_api.SignalRequest, _fds: list[int]) -> Empty:
+        """As with kill(2), it is done when the signal is on its way.
+
+        If it is to the first process, which is there; of others the guest has to say that.
+        """
         container = self._life(request.container_id).present()
+        call = container.send_signal(request.signal, request.exec_id, everyone=request.all)
+        if request.exec_id or request.all:
+            self._await_signal(call, kill=request.signal == KILL and not request.exec_id)
+        else:
+            _thread.start_new_thread(self._mind_signal, (call, request.signal == KILL))
+        return Empty()
+
+    def _await_signal(self, call: Call, *, kill: bool) -> None:
         try:
-            container.signal(request.signal, request.exec_id, everyone=request.all)
+            call.result(self._sandbox.client.call_timeout)
         except AgentError:
-            if request.signal != KILL or request.exec_id:
+            if not kill:
                 raise
             self._sandbox.kill()  # a guest that does not answer does not escape being killed
-        return Empty()
+
+    def _mind_signal(self, call: Call, kill: bool) -> None:  # noqa: FBT001 (of a thread)
+        try:
+            self._await_signal(call, kill=kill)
+        except KataError as error:
+            note(f"signal: {error}")  # it has ended meanwhile
 
     def _on_resize(self, request: agent_api.ResizeRequest, _fds: list[int]) -> Empty:
         container = self._life(request.container_id).present()

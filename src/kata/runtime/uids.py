@@ -36,7 +36,7 @@ class UserId:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(fd).st_nlink:  # not one that its last owner has just removed
-                self._fd, self._path = fd, path
+                self._fd, self.path = fd, path
                 return True
         except BlockingIOError:
             pass
@@ -46,6 +46,6 @@ class UserId:
     def release(self) -> None:
         """Give the number back."""
         if self._fd >= 0:
-            os.unlink(self._path)
+            os.unlink(self.path)
             os.close(self._fd)
             self._fd = -1

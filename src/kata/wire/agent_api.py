@@ -15,6 +15,8 @@ from __future__ import annotations
 from kata.wire.calls import ContainerRequest as ContainerRequest  # noqa: PLC0414 - part of this API
 from kata.wire.calls import DeleteRequest as DeleteRequest  # noqa: PLC0414 - part of this API
 from kata.wire.calls import Empty as Empty  # noqa: PLC0414 - part of this API
+from kata.wire.calls import ProcessRequest as ProcessRequest  # noqa: PLC0414 - part of this API
+from kata.wire.calls import ResizeRequest as ResizeRequest  # noqa: PLC0414 - part of this API
 from kata.wire.calls import SignalRequest as SignalRequest  # noqa: PLC0414 - part of this API
 from kata.wire.protobuf import (
     Message,
@@ -158,13 +160,6 @@ class CreateContainerRequest(Message):
     program: Program | None = nested(Program, 10)
 
 
-class ProcessRequest(Message):
-    """Names a process."""
-
-    container_id: str = string(1)
-    exec_id: str = string(2)
-
-
 class PidResponse(Message):
     """A process id in the guest's first pid namespace."""
 
@@ -193,15 +188,6 @@ class WaitResponse(Message):
     signal: int = uint32(2)
     exited_at_ns: int = int64(3)
     oom_killed: bool = boolean(4)
-
-
-class ResizeRequest(Message):
-    """The size of a process's terminal, in characters."""
-
-    container_id: str = string(1)
-    exec_id: str = string(2)
-    rows: int = uint32(3)
-    columns: int = uint32(4)
 
 
 class StreamRequest(Message):

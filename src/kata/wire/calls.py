@@ -19,6 +19,22 @@ class ContainerRequest(Message):
     container_id: str = string(1)
 
 
+class ProcessRequest(Message):
+    """Names a process."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+
+
+class ResizeRequest(Message):
+    """The size of a process's terminal, in characters."""
+
+    container_id: str = string(1)
+    exec_id: str = string(2)
+    rows: int = uint32(3)
+    columns: int = uint32(4)
+
+
 class SignalRequest(Message):
     """Send a signal to a process, or with ``all`` to every process of the container."""
 

@@ -12,18 +12,23 @@ import time
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
 from kata.cli.runtime.containers import check_id
+from kata.cli.runtime.handover import (
+    open_terminal,
+    own_streams,
+    send_pidfd,
+    send_terminal,
+    write_pid_file,
+)
 from kata.cli.runtime.start import start
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, KataError, Unsupported
-from kata.linux import tty
 from kata.linux.namespaces import new_network
-from kata.linux.terminal import make_raw
 from kata.oci import pods
 from kata.oci.honoured import drop_unknown_capabilities, refuse
 from kata.oci.spec import namespaces, parse
 from kata.runtime import standin
 from kata.runtime.control import ControlClient
-from kata.runtime.control_api import CreateRequest
+from kata.runtime.control_calls import CreateRequest
 from kata.runtime.store import ContainerState, Store, new_id
 from kata.wire import quickjson
 from kata.wire.record import fields, record, replace
@@ -348,70 +353,6 @@ class _Creation:
                 remove(self._store, self._state, force=True)
         except KataError:
             pass  # the error that led here is the one to tell
-
-
-def open_terminal(process: dict[str, Any]) -> tuple[int, int]:
-    """A terminal for an engine, master and slave: the one in the guest sees to its modes."""
-    master, slave, _ = tty.open_pair("/dev/ptmx")
-    make_raw(slave)
-    size = process.get("consoleSize") or {}
-    if size.get("height") and size.get("width"):
-        tty.resize(slave, size["height"], size["width"])
-    return master, slave
-
-
-def own_streams() -> dict[int, int]:
-    """Our standard streams that are open and not the null device."""
-    found = {}
-    for number in range(3):
-        try:
-            status = os.fstat(number)
-        except OSError:
-            continue
-        if status.st_rdev != _NULL_DEVICE or status.st_mode & 0o170000 != 0o020000:
-            found[number] = number
-    return found
-
-
-def send_terminal(path: str, master: int) -> None:
-    """Send a terminal's master over a unix socket, as runc does. Raises ``HostError``."""
-    _send(path, master, b"/dev/ptmx", "console socket")
-
-
-def send_pidfd(path: str, pid: int) -> None:
-    """Send a pidfd of the stand-in over a unix socket. Raises ``HostError``."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        _send(path, pidfd, b"pidfd", "pidfd socket")
-    finally:
-        os.close(pidfd)
-
-
-def _send(path: str, fd: int, data: bytes, what: str) -> None:
-    from _socket import socket
-
-    from kata.runtime.control import send_with_fds
-
-    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-    try:
-        sock.connect(path)
-        send_with_fds(sock, data, [fd])
-    except OSError as error:
-        raise HostError(f'{what} "{path}"', why=error.strerror or str(error)) from None
-    finally:
-        sock.close()
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid so that a reader sees all of it or nothing. Raises ``HostError``."""
-    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}"
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        os.write(fd, str(pid).encode())
-        os.close(fd)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise HostError(f'cannot write the pid file "{path}"', why=error.strerror or "") from None
 
 
 def started(made: Made) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment
 from kata.cli.runtime.containers import connect, find
-from kata.cli.runtime.create import (
+from kata.cli.runtime.handover import (
     open_terminal,
     own_streams,
     send_pidfd,
     send_terminal,
     write_pid_file,
 )
-from kata.cli.streams import StandardStreams
 from kata.errors import InvalidInput, InvalidSpec, Unsupported, WrongState
 from kata.oci.honoured import drop_unknown_capabilities
 from kata.runtime import standin
-from kata.runtime.control_api import ExecRequest, ExecResponse
+from kata.runtime.control_calls import ExecRequest, ExecResponse
 from kata.runtime.store import CREATED, LOST_EXIT_CODE, PAUSED, RUNNING
 from kata.wire import quickjson
 
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.cli.parse import Options
+    from kata.cli.streams import StandardStreams
     from kata.runtime.store import ContainerState, Store
 
     Process = dict[str, Any]
@@ -137,6 +136,8 @@ class _Execution:
         options = self._options
         if options.detach or options.console_socket:
             return self._with_standin()
+        from kata.cli.streams import StandardStreams
+
         standard = StandardStreams(interactive=True, terminal=self._terminal)
         return self._in_front(standard)
 
@@ -161,7 +162,7 @@ class _Execution:
         try:
             streams = {0: slave, 1: slave} if slave >= 0 else own_streams()
             request = self._request(list(streams), stand.pid)
-            answer = client.call("Exec", request, list(streams.values()))
+            answer = client.ask("Exec", request, ExecResponse, list(streams.values()))
             assert isinstance(answer, ExecResponse)
             if master >= 0:
                 send_terminal(options.console_socket, master)
@@ -179,6 +180,8 @@ class _Execution:
 
     def _in_front(self, standard: StandardStreams) -> int:
         """Without a stand-in: we are the process that stands for it."""
+        from kata.cli.attach import Attachment
+
         client = connect(self._store, self._state)
         wanted = standard.wanted()
         if self._options.pid_file:

@@ -42,11 +42,11 @@ def enter(argv: Sequence[str]) -> NoReturn:
     os._exit(main(argv))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a command line; gives the exit code."""
+def main(argv: Sequence[str], failure: KataError | None = None) -> int:
+    """Run a command line; gives the exit code. With ``failure`` that is what came of it already."""
     options = Options()
     try:
-        code = _run(argv, options)
+        code = _run(argv, options, failure)
         sys.stdout.flush()
         return code
     except KataError as error:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         return report_unexpected(error, options)
 
 
-def _run(argv: Sequence[str], options: Options) -> int:
+def _run(argv: Sequence[str], options: Options, failure: KataError | None) -> int:
     words = list(argv)
     scanner = GoScanner(PROGRAM, grammar.options(grammar.GLOBALS), options)
     index = 0
@@ -90,6 +90,8 @@ def _run(argv: Sequence[str], options: Options) -> int:
         index = scanner.take(words, index)
     options.__dict__["words"] = words[index:]
     _check_count(verb, len(words) - index, least, most)
+    if failure is not None:
+        raise failure
     code: int = __import__(f"kata.cli.runtime.{module}", fromlist=("run",)).run(options)
     return code
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kata.cli.runtime.containers import find, status
 from kata.oci.state import State, command_line_document
 
 TYPE_CHECKING = False
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Print it."""
+    from kata.cli.runtime.containers import find
     from kata.wire.quickjson import dumps
 
     _, state = find(options)
@@ -26,7 +26,7 @@ def document(state: ContainerState) -> dict[str, Any]:
     """The state as runc prints it."""
     return command_line_document(
         State(
-            id=state.name, status=status(state), bundle=state.bundle, pid=state.pid,
+            id=state.name, status=state.status, bundle=state.bundle, pid=state.pid,
             annotations=state.annotations,
         ),
         rootfs=state.rootfs, created=rfc3339(state.created_ns), owner="root",
