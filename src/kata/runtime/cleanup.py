@@ -134,8 +134,8 @@ def collect(store: Store) -> list[str]:
         try:
             state = store.load(container_id)
         except NotFound:
-            _forget_nameless(store, container_id)
-            removed.append(f"container {container_id[:12]} (no state)")
+            if store.sweep_nameless(container_id):
+                removed.append(f"container {container_id[:12]} (no state)")
             continue
         if state.auto_remove or not state.started_ns:
             store.forget(state)
@@ -173,12 +173,6 @@ def _free_uids(store: Store) -> list[str]:
             os.unlink(f"{directory}/{name}")
         removed.append(f"user id lock {name}")
     return removed
-
-
-def _forget_nameless(store: Store, container_id: str) -> None:
-    from kata.runtime.store import ContainerState
-
-    store.forget(ContainerState(id=container_id, name=container_id))
 
 
 def _dangling_names(store: Store) -> list[str]:

@@ -204,7 +204,6 @@ class _Creation:
 
     def go(self, streams: dict[int, int] | None) -> Made:
         """Make it."""
-        launch = None if self._state.sandbox else self._resolve()
         try:
             self._lock = self._store.create(self._state)
         except AlreadyExists:
@@ -215,6 +214,7 @@ class _Creation:
                 from kata.cli.runtime.hooks import keep
 
                 keep(self._store, self._state, self._hooks)
+            launch = None if self._state.sandbox else self._resolve()
             network = self._network()
             if self._state.terminal and streams is None:
                 self._master, self._slave = open_terminal(self._spec["process"])
