@@ -54,8 +54,12 @@ def _end(store: Store, state: ContainerState) -> None:
     except KataError:
         pass  # not listening yet, or not any more
     if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
+        deadline = time.monotonic() + _PATIENCE_S
         _kill_supervisor(store, state)
-        if not _gone_within(store, state, _PATIENCE_S):
+        while not _gone_within(store, state, 0.5):
+            _kill_supervisor(store, state)  # one that was just being forked
+            if time.monotonic() < deadline:
+                continue
             raise WrongState(
                 f'the supervisor of container "{state.name}" does not end',
                 why=f"process {state.pid} still holds it",

@@ -132,11 +132,24 @@ class Store:
         link = f"{self.root}/names/{state.name}"
         holder = _readlink(link)
         if holder and os.path.isdir(self.directory(holder)):
-            raise AlreadyExists(
-                f'the name "{state.name}" is already in use by container {holder[:12]}',
-                hint=f"kata rm {state.name} removes that one; or choose another --name",
-            )
+            if not self._abandoned(holder):
+                raise AlreadyExists(
+                    f'the name "{state.name}" is already in use by container {holder[:12]}',
+                    hint=f"kata rm {state.name} removes that one; or choose another --name",
+                )
+            _remove_tree(self.directory(holder))
         _unlink(link)  # left by a crash between two steps of a removal
+
+    def _abandoned(self, container_id: str) -> bool:
+        """Whether a container never came to be: the command that made it was killed."""
+        try:
+            with open(f"{self.directory(container_id)}/state.json", "rb") as file:
+                state = parse_state(file.read())
+        except FileNotFoundError:
+            return not self.alive(container_id)
+        except (OSError, ValueError, TypeError):
+            return False
+        return state.status == CREATING and not self.alive(state.sandbox or container_id)
 
     def save(self, state: ContainerState) -> None:
         """Replace the state on disk, all or nothing; on a full disk in the place it has."""

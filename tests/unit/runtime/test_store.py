@@ -177,6 +177,21 @@ def test_a_place_that_will_not_do_is_known_before(tmp_path):
         Store(str(tmp_path / "file" / "x")).check_writable()
 
 
+def test_a_name_of_a_creation_that_was_killed_is_free(tmp_path):
+    """A container that never came to be blocks no other of its name, and goes with that."""
+    store = Store(str(tmp_path))
+    killed, lock = make(store)
+    with pytest.raises(AlreadyExists):
+        make(store)
+    os.close(lock)
+    again, lock = make(store)
+    assert store.ids() == [again.id] != [killed.id]
+    store.save(replace(again, status=RUNNING))
+    os.close(lock)
+    with pytest.raises(AlreadyExists):
+        make(store)
+
+
 def _contend(root: str, go: int, results: int) -> None:
     """One process that wants the name, and keeps it until the parent's end of ``go`` closes."""
     code = b"!"
@@ -184,7 +199,8 @@ def _contend(root: str, go: int, results: int) -> None:
         store = Store(root)
         os.read(go, 1)
         try:
-            make(store)
+            _, lock = make(store)
+            assert lock >= 0
             code = b"+"
         except AlreadyExists:
             code = b"-"
