@@ -67,10 +67,15 @@ class InvalidInput(KataError):
 
 
 class InvalidSpec(InvalidInput):
-    """A field of an OCI configuration is wrong; ``path`` is its JSON path (``process.args``)."""
+    """A field of an OCI configuration is wrong; ``path`` is its JSON path (``process.args``).
 
-    def __init__(self, path: str, why: str, *, hint: str = "") -> None:
-        super().__init__(f"config.json: {path}", why=why, hint=hint)
+    ``document`` names the file it stands in.
+    """
+
+    def __init__(
+        self, path: str, why: str, *, hint: str = "", document: str = "config.json"
+    ) -> None:
+        super().__init__(f"{document}: {path}", why=why, hint=hint)
         self.path = path
 
 

@@ -12,6 +12,7 @@ ENVIRONMENT = [
     "PATH=/bin", "EMPTY=", "TWO=a=b", "SPACE= x y ", "LINE=one\ntwo", "SNOW=\u2603", "lower_case=1",
 ]  # fmt: skip
 RLIMITS = [
+    {"type": "RLIMIT_NOFILE", "soft": 600, "hard": 1500},  # of two the last counts
     {"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1000},
     {"type": "RLIMIT_CORE", "soft": 0, "hard": 4096},
     {"type": "RLIMIT_NPROC", "soft": 400, "hard": 500},
@@ -89,7 +90,7 @@ def test_additional_groups_of_root(plain):
     ],
 )
 def test_rlimits(plain, name, soft, hard):
-    """Each limit has its soft and hard value."""
+    """Each limit has its soft and hard value; of one that is there twice, the last ones."""
     assert limits(plain.facts)[name] == (soft, hard)
 
 
@@ -260,12 +261,6 @@ def test_program_that_cannot_be(suite, program, words):
 def test_refusal_names_the_program(suite):
     """The message names the program that is missing."""
     assert "/bin/nope" in suite.refused(config("/bin/nope")).message
-
-
-def test_duplicate_rlimit_is_refused(suite):
-    """A limit given twice is an error."""
-    twice = [{"type": "RLIMIT_NOFILE", "soft": n, "hard": n} for n in (100, 200)]
-    suite.refused(config("true", process={"rlimits": twice})).refused("rlimit")
 
 
 def test_unknown_rlimit_is_refused(suite):

@@ -1,5 +1,6 @@
 """Containers over their life: detached, listed, followed, entered, stopped, removed; signals."""
 
+import os
 import signal
 import subprocess
 import time
@@ -161,11 +162,33 @@ def test_two_of_one_name(kata):
 
 def test_two_of_one_name_at_once(kata):
     """Of two runs with one name started together, one runs and the other is refused."""
-    argv = ("run", "--rm", "--name", "one", IMAGE, "sleep", "2")
+    argv = ("run", "--rm", "--name", "one", IMAGE, "sleep", "1000")
     both = [kata.start(*argv) for _ in range(2)]
-    for process in both:
-        process.communicate(timeout=60)
-    assert sorted(process.returncode for process in both) == [0, 125]
+    deadline = time.monotonic() + 60
+    while not (refused := [p for p in both if p.poll() is not None]):
+        assert time.monotonic() < deadline, "both run"
+        time.sleep(0.05)
+    kata.wait_until("one", "running")
+    kata.ok("rm", "-f", "one")
+    errors = {p: p.communicate(timeout=60)[1] for p in both}
+    assert [p.returncode for p in refused] == [125]
+    assert b'the name "one" is already in use' in errors[refused[0]]
+    assert sorted(p.returncode for p in both) == [125, 137]
+    assert kata.left() == []
+
+
+def test_a_name_is_taken_before_a_template_is_made(kata, directory):
+    """Who needs seconds to begin has its name from the first of them; rm -f takes all of it."""
+    kata.configure(f'[factory]\ntemplate_path = "{directory}/templates"\n')
+    argv = ("run", "--rm", "--name", "one", IMAGE, "sleep", "1000")
+    first = kata.start(*argv)
+    assert b"making a template" in first.stderr.readline()
+    assert os.listdir(f"{kata.state}/names") == ["one"]
+    second = kata(*argv)
+    assert (second.code, 'the name "one" is already in use' in second.err) == (125, True)
+    kata.ok("rm", "-f", "one")
+    assert first.wait(30) != 0
+    first.communicate()
     assert kata.left() == []
 
 

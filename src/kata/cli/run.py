@@ -44,14 +44,14 @@ def run(options: Options) -> int:
     store.check_writable()
     request = build(options, config)
     marks.mark("parsed")
-    launch = resolve(request, config, say=_say)
-    marks.mark("resolved")
     state = _state(request, options, config)
-    one = _Run(options, config, (request, launch), store, state, (begin, marks))
+    one = _Run(options, config, request, store, state, (begin, marks))
     try:
         one.reserve()
         _write_cidfile(options, request)
-        return one.go()
+        launch = resolve(request, config, say=_say)  # may take seconds: the name is ours by then
+        marks.mark("resolved")
+        return one.go(launch)
     except BaseException:
         one.give_up()
         raise
@@ -125,12 +125,12 @@ class _Run:
     """One run: the supervisor forked, the caller attached to it."""
 
     def __init__(
-        self, options: Options, config: Config, asked: tuple[RunRequest, Launch], store: Store,
+        self, options: Options, config: Config, request: RunRequest, store: Store,
         state: ContainerState, timing: tuple[int, Marks],
     ) -> None:  # fmt: skip
         self._options = options
         self._config = config
-        self._asked = asked
+        self._request = request
         self._store = store
         self._state = state
         self._begin, self._marks = timing
@@ -156,7 +156,7 @@ class _Run:
             os.close(self._lock)
             self._lock = -1
 
-    def go(self) -> int:
+    def go(self, launch: Launch) -> int:
         """Start it, and serve it to its end unless detached."""
         options = self._options
         if options.detach:
@@ -167,7 +167,7 @@ class _Run:
                 interactive=options.interactive, terminal=options.tty, relayed=True
             )
             streams, relay, outputs = dict(standard.wanted()), standard.relay, standard.outputs
-        channel = self._fork(streams)
+        channel = self._fork(launch, streams)
         # the supervisor has begun already and needs none of these
         from kata.cli.attach import Attachment, exit_code
         from kata.runtime.control import ControlClient
@@ -198,7 +198,7 @@ class _Run:
         self._report(answer)
         return exit_code(answer)
 
-    def _fork(self, streams: Mapping[int, int]) -> socket:
+    def _fork(self, launch: Launch, streams: Mapping[int, int]) -> socket:
         from kata.runtime.birth import Child
         from kata.runtime.run_workload import RunWorkload
 
@@ -207,8 +207,7 @@ class _Run:
         if self._supervisor == 0:
             self._marks.mark("forked")
             owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
-            request, launch = self._asked
-            first = RunWorkload(request, self._config.runtime.data_root)
+            first = RunWorkload(self._request, self._config.runtime.data_root)
             child = Child(
                 (first, launch), self._config, self._store, self._state, _run_supervisor
             )

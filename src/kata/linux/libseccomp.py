@@ -139,7 +139,7 @@ def _prepare(
     attributes = {_ATTRIBUTE_NNP: 0}
     if (
         len(seccomp.get("syscalls") or ())
-        and sum(len(r["names"]) for r in seccomp["syscalls"]) > 32
+        and sum(len(r.get("names") or ()) for r in seccomp["syscalls"]) > 32
     ):
         attributes[_ATTRIBUTE_OPTIMIZE] = 2  # a binary tree
     for attribute, value in attributes.items():
@@ -163,7 +163,7 @@ def _add(library: Any, handle: ctypes.c_void_p, rule: dict[str, Any], default: i
     indices = {c.arg for c in comparisons}
     # the same argument twice: libseccomp refuses it, runc makes alternatives of them
     sets = [comparisons] if len(indices) == len(comparisons) else [[c] for c in comparisons]
-    for name in rule["names"]:
+    for name in rule.get("names") or ():
         number = library.seccomp_syscall_resolve_name(name.encode())
         if number == -1:
             continue
@@ -192,7 +192,8 @@ def _stub(library: Any, seccomp: dict[str, Any], architectures: dict[str, int]) 
         return b""
     if action == "SCMP_ACT_ERRNO" and errno == _ENOSYS:
         return b""
-    names = [n.encode() for rule in seccomp.get("syscalls") or () for n in rule["names"]]
+    names = [n.encode() for rule in seccomp.get("syscalls") or ()
+             for n in rule.get("names") or ()]
     last = {}
     for token in set(architectures.values()):
         resolve = library.seccomp_syscall_resolve_name_arch

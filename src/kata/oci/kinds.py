@@ -79,6 +79,17 @@ uint32 = integer(0, (1 << 32) - 1)
 uint64 = integer(0, (1 << 64) - 1)
 
 
+def at_most(most: int) -> Kind:
+    """A string of not more than so many bytes."""
+
+    def check(value: Any, path: str, faults: Faults) -> None:
+        string(value, path, faults)
+        if type(value) is str and len(value.encode(errors="replace")) > most:
+            faults.append(InvalidSpec(path, f"must not be longer than {most} bytes"))
+
+    return check
+
+
 def one_of(*words: str) -> Kind:
     """One of some strings."""
     allowed = frozenset(words)
@@ -137,10 +148,7 @@ def mapping(kind: Kind) -> Kind:
             wrong(value, path, "an object", faults)
             return
         for key, element in value.items():
-            where = f'{path}["{key}"]'
-            if not key:
-                faults.append(InvalidSpec(where, "a key must not be empty"))
-            kind(element, where, faults)
+            kind(element, f'{path}["{key}"]', faults)
 
     return check
 

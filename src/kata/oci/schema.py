@@ -3,7 +3,8 @@
 The one rule: shape only. What fields mean together is ``spec``'s; unknown fields are kept.
 Source: https://github.com/opencontainers/runtime-spec/blob/v1.2.0/config.md, config-linux.md and
 config-vm.md. Where runc takes more than the schema says (propagation with a leading "r", file
-modes with type bits, "log" and "notify" details), so does this table.
+modes with type bits, filters and rules that say nothing, versions that are none, annotations
+without a key), so does this table.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from kata.oci.kinds import (
     absolute,
     anything,
     array,
+    at_most,
     boolean,
     filled,
     int32,
@@ -52,6 +54,27 @@ NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "user", "cgroup", "time")
 _PROPAGATION = ("private", "shared", "slave", "unbindable")
 
 
+RLIMITS = (  # asm-generic/resource.h
+    "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS",
+    "RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+)  # fmt: skip
+_LONGEST_NAME = 64  # of a host and of a domain, uts_namespaces(7)
+_MOST_PROCESSOR = 8191  # the most that a kernel is built for
+
+
+def processors(text: str) -> bool:
+    """Whether a text is a list of processors such as ``0-3,7`` (cpuset(7))."""
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        numbers = (first, last) if dash else (first,)
+        if not all(n.isascii() and n.isdecimal() and int(n) <= _MOST_PROCESSOR for n in numbers):
+            return False
+        if int(numbers[0]) > int(numbers[-1]):
+            return False
+    return True
+
+
 def _page_size(text: str) -> bool:
     digits = text[:-2]
     return text[-2:] in ("KB", "MB", "GB") and digits.isdecimal() and not digits.startswith("0")
@@ -84,8 +107,7 @@ _capabilities = table(
 _rlimit = table(
     {
         "type": matching(
-            "the name of a resource limit",
-            lambda t: t.startswith("RLIMIT_") and t[7:].isalpha() and t[7:].isupper(),
+            "the name of a resource limit (wrong rlimit value)", lambda t: t in RLIMITS
         ),
         "soft": uint64, "hard": uint64,
     },
@@ -113,6 +135,9 @@ _io_priority = table(
     },
     "class",
 )
+_processors = matching(
+    "a list of processors such as 0-3,7", lambda t: not t or processors(t)
+)
 PROCESS = table(
     {
         "args": strings, "commandLine": string, "cwd": absolute, "env": strings,
@@ -121,21 +146,23 @@ PROCESS = table(
         "apparmorProfile": string, "selinuxLabel": string, "noNewPrivileges": boolean,
         "oomScoreAdj": integer(-1000, 1000), "rlimits": array(_rlimit),
         "scheduler": _scheduler, "ioPriority": _io_priority,
-        "execCPUAffinity": table({"initial": string, "final": string}),
+        "execCPUAffinity": table({"initial": _processors, "final": _processors}),
     },
     "cwd",
 )  # fmt: skip
 
+_MAJORS, _MINORS = (1 << 12) - 1, (1 << 20) - 1  # what the kernel keeps of a device's numbers
 _device = table(
     {
-        "type": one_of("c", "b", "u", "p"), "path": absolute, "fileMode": uint32, "major": int64,
-        "minor": int64, "uid": uint32, "gid": uint32,
+        "type": one_of("c", "b", "u", "p"), "path": absolute, "fileMode": uint32,
+        "major": integer(0, _MAJORS), "minor": integer(0, _MINORS), "uid": uint32, "gid": uint32,
     },
     "type", "path",
 )  # fmt: skip
 _device_rule = table(
     {
-        "allow": boolean, "type": one_of("", "a", "b", "c"), "major": int64, "minor": int64,
+        "allow": boolean, "type": one_of("", "a", "b", "c"),
+        "major": integer(-1, (1 << 32) - 1), "minor": integer(-1, (1 << 32) - 1),
         "access": matching("letters of rwm", lambda t: not set(t) - set("rwm")),
     },
     "allow",
@@ -143,12 +170,13 @@ _device_rule = table(
 _numbers = {"major": int64, "minor": int64}
 _throttles = array(table({**_numbers, "rate": uint64}, "major", "minor"))
 _weights = array(table({**_numbers, "weight": uint16, "leafWeight": uint16}, "major", "minor"))
+_bytes = integer(-1, (1 << 63) - 1)  # -1: no limit
 RESOURCES = table({
     "unified": mapping(string),
     "devices": array(_device_rule),
     "pids": table({"limit": int64}, "limit"),
     "memory": table({
-        "limit": int64, "reservation": int64, "swap": int64, "kernel": int64, "kernelTCP": int64,
+        "limit": _bytes, "reservation": _bytes, "swap": _bytes, "kernel": int64, "kernelTCP": int64,
         "swappiness": uint64, "disableOOMKiller": boolean, "useHierarchy": boolean,
         "checkBeforeUpdate": boolean,
     }),
@@ -175,7 +203,7 @@ RESOURCES = table({
 
 _syscall = table(
     {
-        "names": array(filled, least=1), "action": one_of(*ACTIONS), "errnoRet": uint32,
+        "names": array(filled), "action": one_of(*ACTIONS), "errnoRet": uint32,
         "args": array(table(
             {
                 "index": integer(0, 5), "value": uint64, "valueTwo": uint64,
@@ -184,15 +212,14 @@ _syscall = table(
             "index", "value", "op",
         )),
     },
-    "names", "action",
+    "action",
 )  # fmt: skip
 SECCOMP = table(
     {
         "defaultAction": one_of(*ACTIONS), "defaultErrnoRet": uint32,
         "flags": array(one_of(*FLAGS)), "listenerPath": string, "listenerMetadata": string,
         "architectures": array(one_of(*ARCHITECTURES)), "syscalls": array(_syscall),
-    },
-    "defaultAction",
+    }
 )  # fmt: skip
 
 _offset = table({"secs": int64, "nanosecs": uint32})
@@ -226,12 +253,12 @@ _vm = table(
 )  # fmt: skip
 CONFIG = table(
     {
-        "ociVersion": filled,
+        "ociVersion": string,
         "root": table({"path": filled, "readonly": boolean}, "path"),
         "mounts": array(_mount),
         "process": PROCESS,
-        "hostname": string,
-        "domainname": string,
+        "hostname": at_most(_LONGEST_NAME),
+        "domainname": at_most(_LONGEST_NAME),
         "hooks": table(dict.fromkeys(
             (
                 "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
@@ -243,6 +270,5 @@ CONFIG = table(
         "linux": LINUX,
         "vm": _vm,
         "solaris": anything, "windows": anything, "zos": anything,
-    },
-    "ociVersion",
+    }
 )  # fmt: skip

@@ -12,11 +12,14 @@ from kata.wire.quickjson import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     Spec: TypeAlias = dict[str, Any]
 
 _LIMIT = 16 << 20  # bytes; a configuration of this size is a mistake or an attack
+LEAST_MEMORY = 1 << 19  # bytes; below it the kernel ends the guest's process before it is one
+_LEAST_PERIOD, _MOST_PERIOD = 1000, 1000000  # microseconds; kernel/sched/core.c
 
 
 def parse(text: str | bytes) -> Spec:
@@ -27,20 +30,27 @@ def parse(text: str | bytes) -> Spec:
     return spec
 
 
-def parse_process(text: str | bytes) -> Spec:
-    """OCI's process object, as ``exec --process`` is given. Raises ``InvalidSpec``."""
-    process: Spec = _document(text)
-    for fault in (*_shape(PROCESS, process, "process"), *_process_faults(process)):
-        raise fault
-    return process
+def parse_process(text: str | bytes, name: str) -> Spec:
+    """OCI's process object, as ``exec --process`` is given in the file ``name``.
+
+    Raises ``InvalidSpec`` that names the file, and what is wrong by its path in it.
+    """
+    return _part(text, name, lambda v: _shape(PROCESS, v, "") or _process_faults(v, ""))
 
 
-def parse_resources(text: str | bytes) -> Spec:
-    """OCI's linux.resources, as ``update --resources`` is given. Raises ``InvalidSpec``."""
-    resources: Spec = _document(text)
-    for fault in _shape(RESOURCES, resources, "linux.resources"):
-        raise fault
-    return resources
+def parse_resources(text: str | bytes, name: str) -> Spec:
+    """OCI's linux.resources, as ``update --resources`` is given; raises as ``parse_process``."""
+    return _part(text, name, lambda v: _shape(RESOURCES, v, "") or _resource_faults(v, ""))
+
+
+def _part(text: str | bytes, name: str, check: Callable[[Any], list[InvalidSpec]]) -> Spec:
+    try:
+        part: Spec = _document(text)
+        for fault in check(part):
+            raise fault
+    except InvalidSpec as fault:
+        raise InvalidSpec(fault.path, fault.why, document=f'"{name}"') from None
+    return part
 
 
 def faults(spec: Any) -> list[InvalidSpec]:
@@ -86,41 +96,57 @@ def _shape(kind: Any, value: Any, path: str) -> list[InvalidSpec]:
 
 
 def _sense(spec: Spec) -> list[InvalidSpec]:
-    found = [*_version_faults(spec["ociVersion"])]
+    """What fields mean together; a version that is none is passed over, as runc does."""
+    found = []
     if not spec.get("root"):
         found.append(InvalidSpec("root", "is missing"))
     if not spec.get("process"):
         found.append(InvalidSpec("process", "is missing"))
     else:
-        found += _process_faults(spec["process"])
-    return found + _namespace_faults(spec) + _device_faults(spec)
+        found += _process_faults(spec["process"], "process.")
+    linux = spec.get("linux") or {}
+    found += _resource_faults(linux.get("resources") or {}, "linux.resources.")
+    return found + _namespace_faults(spec) + _filter_faults(linux.get("seccomp") or {})
 
 
-def _version_faults(version: str) -> list[InvalidSpec]:
-    numbers = version.partition("-")[0].partition("+")[0].split(".")
-    if len(numbers) != 3 or not all(n.isdecimal() for n in numbers):
-        return [InvalidSpec("ociVersion", f'must be a semantic version, not "{version}"')]
-    if int(numbers[0]) > 1:
-        return [InvalidSpec("ociVersion", f'version {version} is not known, only "1.*" are')]
-    return []
-
-
-def _process_faults(process: Spec) -> list[InvalidSpec]:
+def _process_faults(process: Spec, above: str) -> list[InvalidSpec]:
     found = []
     if not process.get("args"):
-        found.append(InvalidSpec("process.args", "must name a program"))
-    seen: set[str] = set()
+        found.append(InvalidSpec(f"{above}args", "must name a program"))
     for index, limit in enumerate(process.get("rlimits") or ()):
-        path = f"process.rlimits[{index}]"
-        if limit["type"] in seen:
-            found.append(InvalidSpec(path, f'"{limit["type"]}" is there twice'))
-        seen.add(limit["type"])
         if limit["soft"] > limit["hard"]:
-            found.append(InvalidSpec(f"{path}.soft", "must not be above the hard limit"))
+            path = f"{above}rlimits[{index}].soft"
+            found.append(InvalidSpec(path, "must not be above the hard limit"))
     for index, entry in enumerate(process.get("env") or ()):
         if entry.startswith("=") or "=" not in entry:
-            found.append(InvalidSpec(f"process.env[{index}]", f'must be NAME=VALUE, not "{entry}"'))
+            path = f"{above}env[{index}]"
+            found.append(InvalidSpec(path, f'must be NAME=VALUE, not "{entry}"'))
     return found
+
+
+def _resource_faults(resources: Spec, above: str) -> list[InvalidSpec]:
+    """Limits that the kernel refuses, or under which nothing runs."""
+    found = []
+    limit = (resources.get("memory") or {}).get("limit") or 0
+    if 0 < limit < LEAST_MEMORY:
+        why = f"unable to set memory limit to {limit}: a container needs {LEAST_MEMORY} bytes"
+        found.append(InvalidSpec(f"{above}memory.limit", why))
+    cpu = resources.get("cpu") or {}
+    period, quota = cpu.get("period") or 0, cpu.get("quota") or 0
+    if period and not _LEAST_PERIOD <= period <= _MOST_PERIOD:
+        why = f"must be from {_LEAST_PERIOD} to {_MOST_PERIOD} microseconds, not {period}"
+        found.append(InvalidSpec(f"{above}cpu.period", why))
+    if 0 < quota < _LEAST_PERIOD:
+        why = f"must be at least {_LEAST_PERIOD} microseconds, not {quota}"
+        found.append(InvalidSpec(f"{above}cpu.quota", why))
+    return found
+
+
+def _filter_faults(seccomp: Spec) -> list[InvalidSpec]:
+    """A filter that says nothing is none, as runc has it; one with rules needs the rest."""
+    if seccomp.get("defaultAction") or not seccomp.get("syscalls"):
+        return []
+    return [InvalidSpec("linux.seccomp.defaultAction", "is missing")]
 
 
 def _namespace_faults(spec: Spec) -> list[InvalidSpec]:
@@ -172,11 +198,3 @@ def _sysctl_faults(sysctls: dict[str, str], kinds: set[str]) -> list[InvalidSpec
         elif kind not in kinds:
             found.append(InvalidSpec(path, f'needs a namespace of type "{kind}"'))
     return found
-
-
-def _device_faults(spec: Spec) -> list[InvalidSpec]:
-    return [
-        InvalidSpec(f"linux.devices[{index}]", f'a device of type "{d["type"]}" needs numbers')
-        for index, d in enumerate((spec.get("linux") or {}).get("devices") or ())
-        if d["type"] != "p" and (d.get("major") is None or d.get("minor") is None)
-    ]

@@ -93,7 +93,7 @@ class BundleWorkload:
 
         assert self._mounts is not None
         seccomp = (self.spec.get("linux") or {}).get("seccomp")
-        if seccomp:
+        if seccomp and seccomp.get("defaultAction"):
             self._seccomp = spec_filter(seccomp, data_root=self.data_root)
         spaces = bundles.spaces(self.spec, self.owner)
         spec = bundles.guest_spec(self.spec, self._mounts, plan, spaces, self._state_document())

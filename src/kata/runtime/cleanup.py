@@ -54,8 +54,12 @@ def _end(store: Store, state: ContainerState) -> None:
     except KataError:
         pass  # not listening yet, or not any more
     if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
+        deadline = time.monotonic() + _PATIENCE_S
         _kill_supervisor(store, state)
-        if not _gone_within(store, state, _PATIENCE_S):
+        while not _gone_within(store, state, 0.5):
+            _kill_supervisor(store, state)  # one that was just being forked
+            if time.monotonic() < deadline:
+                continue
             raise WrongState(
                 f'the supervisor of container "{state.name}" does not end',
                 why=f"process {state.pid} still holds it",
@@ -134,8 +138,8 @@ def collect(store: Store) -> list[str]:
         try:
             state = store.load(container_id)
         except NotFound:
-            _forget_nameless(store, container_id)
-            removed.append(f"container {container_id[:12]} (no state)")
+            if store.sweep_nameless(container_id):
+                removed.append(f"container {container_id[:12]} (no state)")
             continue
         if state.auto_remove or not state.started_ns:
             store.forget(state)
@@ -173,12 +177,6 @@ def _free_uids(store: Store) -> list[str]:
             os.unlink(f"{directory}/{name}")
         removed.append(f"user id lock {name}")
     return removed
-
-
-def _forget_nameless(store: Store, container_id: str) -> None:
-    from kata.runtime.store import ContainerState
-
-    store.forget(ContainerState(id=container_id, name=container_id))
 
 
 def _dangling_names(store: Store) -> list[str]:

@@ -74,6 +74,13 @@ class PodSupervisor(Supervisor):
         if not self._first.created.wait(0):
             self._asked.set()
 
+    def _give_up(self, error: KataError) -> None:
+        super()._give_up(error)
+        if self._create is None:  # no command is left that would remove it
+            from kata.runtime.cleanup import remove_groups
+
+            remove_groups(self._first.state)
+
     def _start(self, fds: Mapping[int, int]) -> None:
         """Bring the guest up, and make the first container as soon as it is asked for."""
         del fds

@@ -72,6 +72,7 @@ class Sandbox:
         self._opened: list[int] = []
         self._share_failure: KataError | None = None
         self._stopping = self._ready = False
+        self._ending = _thread.allocate_lock()
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
         self.network: Network | None = None
@@ -451,8 +452,12 @@ class Sandbox:
             frozen.close()
 
     def stop(self) -> None:
-        """End and release everything; any number of times."""
+        """End and release everything; any number of times, and by any thread: all wait for it."""
         self._stopping = True
+        with self._ending:
+            self._release()
+
+    def _release(self) -> None:
         if self._vm is not None:
             self._vm.stop()
         if self._client is not None:

@@ -26,7 +26,7 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kata.runtime.control import ControlClient
 
@@ -65,7 +65,8 @@ class Place:
 
     ``title``: what process lists show. ``terminal``: the slave of a terminal. The first process of
     a container has a ``network`` (a descriptor) and a ``shadow``; others join its stand-in, whose
-    pid ``beside`` is.
+    pid ``beside`` is. ``orphaned`` is called if the command died without a word: it then undoes
+    what the command has made.
     """
 
     title: tuple[str, ...]
@@ -73,6 +74,7 @@ class Place:
     network: int = -1
     shadow: Shadow | None = None
     beside: int = 0
+    orphaned: Callable[[ControlClient], None] | None = None
 
 
 def fork(client: ControlClient, container_id: str, place: Place) -> Standin:
@@ -130,6 +132,8 @@ def _stand(
     word = os.read(go, 256)
     os.close(go)
     if not word:
+        if place.orphaned is not None:
+            place.orphaned(client)
         return 1
     if place.shadow is not None:
         enter(place.shadow)

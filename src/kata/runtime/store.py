@@ -112,33 +112,45 @@ class Store:
 
         Raises ``AlreadyExists`` if the name is taken, ``HostError`` if the root is not writable.
         """
+        taken = False
         try:
             os.makedirs(f"{self.root}/names", mode=0o700, exist_ok=True)
-            self._reserve(state)
-            os.mkdir(self.directory(state.id), 0o700)
-            lock = _lock(self.directory(state.id))
-            self.save(state)
+            with Naming(self.root):
+                self._refuse_taken(state)
+                taken = True
+                os.mkdir(self.directory(state.id), 0o700)
+                lock = _lock(self.directory(state.id))
+                os.symlink(state.id, f"{self.root}/names/{state.name}")
+                self.save(state)
         except OSError as error:
-            self.forget(state)
+            if taken:
+                self.forget(state)
             raise self._unwritable(error.strerror or str(error)) from None
         assert lock is not None
         return lock
 
-    def _reserve(self, state: ContainerState) -> None:
+    def _refuse_taken(self, state: ContainerState) -> None:
         link = f"{self.root}/names/{state.name}"
-        for _ in range(3):
-            try:
-                os.symlink(state.id, link)
-                return
-            except FileExistsError:
-                holder = _readlink(link)
-            if holder and os.path.isdir(self.directory(holder)):
-                break
-            _unlink(link)  # left by a crash between two steps of a removal
-        raise AlreadyExists(
-            f'the name "{state.name}" is already in use by container {holder[:12]}',
-            hint=f"kata rm {state.name} removes that one; or choose another --name",
-        )
+        holder = _readlink(link)
+        if holder and os.path.isdir(self.directory(holder)):
+            if not self._abandoned(holder):
+                raise AlreadyExists(
+                    f'the name "{state.name}" is already in use by container {holder[:12]}',
+                    hint=f"kata rm {state.name} removes that one; or choose another --name",
+                )
+            _remove_tree(self.directory(holder))
+        _unlink(link)  # left by a crash between two steps of a removal
+
+    def _abandoned(self, container_id: str) -> bool:
+        """Whether a container never came to be: the command that made it was killed."""
+        try:
+            with open(f"{self.directory(container_id)}/state.json", "rb") as file:
+                state = parse_state(file.read())
+        except FileNotFoundError:
+            return not self.alive(container_id)
+        except (OSError, ValueError, TypeError):
+            return False
+        return state.status == CREATING and not self.alive(state.sandbox or container_id)
 
     def save(self, state: ContainerState) -> None:
         """Replace the state on disk, all or nothing; on a full disk in the place it has."""
@@ -229,11 +241,23 @@ class Store:
         Whether there was one.
         """
         link = f"{self.root}/names/{name}"
-        holder = _readlink(link)
-        if not holder or "/" in holder or self.alive(holder):
+        if not os.path.lexists(link):
             return False
-        _remove_tree(self.directory(holder))
-        _unlink(link)
+        with Naming(self.root):
+            holder = _readlink(link)
+            if not holder or "/" in holder or self.alive(holder):
+                return False
+            _remove_tree(self.directory(holder))
+            _unlink(link)
+        return True
+
+    def sweep_nameless(self, container_id: str) -> bool:
+        """Remove a directory that was never written down, unless it is being made just now."""
+        directory = self.directory(container_id)
+        with Naming(self.root):
+            if self.alive(container_id) or os.path.exists(f"{directory}/state.json"):
+                return False
+            _remove_tree(directory)
         return True
 
     def owner(self, state: ContainerState) -> str:
@@ -250,8 +274,30 @@ class Store:
         except OSError:
             _remove_tree(directory)
         link = f"{self.root}/names/{state.name}"
-        if _readlink(link) == state.id:
-            _unlink(link)
+        if not os.path.lexists(link):
+            return
+        with Naming(self.root):
+            if _readlink(link) == state.id:
+                _unlink(link)
+
+
+class Naming:
+    """Held while a name is given or freed: what is looked at within does not change meanwhile.
+
+    The kernel lets go of it if its holder is killed; nothing in here waits for anything. Raises
+    ``OSError``.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._path = f"{root}/names"
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -294,12 +340,14 @@ def parse_state(data: bytes) -> ContainerState:
 def _lock(directory: str, kind: int = fcntl.LOCK_EX) -> int | None:
     """A descriptor holding the lock of a container directory, or None if another holds it.
 
-    Those who only ask share the lock, so that two who ask do not take each other for the owner.
+    Those who only ask share the lock, so that two who ask do not take each other for the owner;
+    the owner, who makes the directory, waits for the moment that one who asks may hold it.
     """
-    make = os.O_CREAT if kind == fcntl.LOCK_EX else 0  # who only asks makes nothing
+    owner = kind == fcntl.LOCK_EX
+    make = os.O_CREAT if owner else 0  # who only asks makes nothing
     fd = os.open(f"{directory}/lock", os.O_RDWR | make | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind if owner else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None

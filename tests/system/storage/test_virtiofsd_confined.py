@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from kata.config.load import load
 from kata.errors import HostError
 from kata.linux.syscalls import MNT_DETACH, MS_BIND, MS_SHARED, mount, umount
+from kata.runtime.sandbox import Sandbox
+from kata.runtime.timing import Marks
 from kata.storage import share, virtiofsd
 from kata.storage.plan import Share
 from kata.storage.sources import pin
@@ -232,3 +236,28 @@ def test_a_program_that_cannot_be_executed_is_an_error(directory):
             running.settle()
     finally:
         running.stop()
+
+
+def test_a_sandbox_is_stopped_by_whoever_comes(running, directory):
+    """The last containers of a pod may end at once: each thread that stops it finds it stopped."""
+    with open(f"{directory}/none.toml", "w", encoding="utf-8"):
+        pass
+    sandbox = Sandbox(None, None, load(f"{directory}/none.toml"), Marks(), directory)
+    sandbox._share = running
+    failures = []
+    line = threading.Barrier(3)
+
+    def stop():
+        line.wait()
+        try:
+            sandbox.stop()
+            assert running.process.poll() is not None
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=stop) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

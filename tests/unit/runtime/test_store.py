@@ -143,7 +143,7 @@ def test_a_run_that_gives_up_leaves_nothing(tmp_path):
     """Reserved and not started, as with a cidfile that exists: the name is free again."""
     store = Store(str(tmp_path))
     state = ContainerState(id=new_id(), name="one", created_ns=1)
-    run = _Run(None, None, (None, None), store, state, (0, None))
+    run = _Run(None, None, None, store, state, (0, None))
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         run.reserve()
@@ -176,3 +176,69 @@ def test_a_place_that_will_not_do_is_known_before(tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(HostError, match="is not a directory"):
         Store(str(tmp_path / "file" / "x")).check_writable()
+
+
+def test_a_name_of_a_creation_that_was_killed_is_free(tmp_path):
+    """A container that never came to be blocks no other of its name, and goes with that."""
+    store = Store(str(tmp_path))
+    killed, lock = make(store)
+    with pytest.raises(AlreadyExists):
+        make(store)
+    os.close(lock)
+    again, lock = make(store)
+    assert store.ids() == [again.id] != [killed.id]
+    store.save(replace(again, status=RUNNING))
+    os.close(lock)
+    with pytest.raises(AlreadyExists):
+        make(store)
+
+
+def _contend(root: str, go: int, results: int) -> None:
+    """One process that wants the name, and keeps it until the parent's end of ``go`` closes."""
+    code = b"!"
+    try:
+        store = Store(root)
+        os.read(go, 1)
+        try:
+            _, lock = make(store)
+            assert lock >= 0
+            code = b"+"
+        except AlreadyExists:
+            code = b"-"
+    finally:
+        os.write(results, code)
+        os.read(go, 1)
+        os._exit(0)
+
+
+def test_a_name_is_taken_once_of_many_at_once(tmp_path):
+    """However many want a name at the same moment, one gets it; the others leave nothing."""
+    for round_number in range(40):
+        root = f"{tmp_path}/{round_number}"
+        reader, writer = os.pipe()
+        pipes = [os.pipe() for _ in range(4)]
+        pids = []
+        for go, _ in pipes:
+            pid = os.fork()
+            if pid == 0:
+                for _, start in pipes:
+                    os.close(start)
+                _contend(root, go, writer)
+            pids.append(pid)
+        for _, start in pipes:
+            os.write(start, b".")
+        answers = b""
+        while len(answers) < len(pids):
+            answers += os.read(reader, 16)
+        try:
+            assert sorted(answers) == sorted(b"+---")
+            assert len(Store(root).ids()) == 1
+            assert Store(root).named("one") is not None
+        finally:
+            for go, start in pipes:
+                os.close(go)
+                os.close(start)
+            for pid in pids:
+                os.waitpid(pid, 0)
+            os.close(reader)
+            os.close(writer)

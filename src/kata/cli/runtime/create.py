@@ -209,7 +209,6 @@ class _Creation:
 
     def go(self, streams: dict[int, int] | None) -> Made:
         """Make it."""
-        launch = None if self._state.sandbox else self._resolve()
         try:
             self._lock = self._store.create(self._state)
         except AlreadyExists:
@@ -220,6 +219,7 @@ class _Creation:
                 from kata.cli.runtime.hooks import keep
 
                 keep(self._store, self._state, self._hooks)
+            launch = None if self._state.sandbox else self._resolve()
             network = self._network()
             if self._state.terminal and streams is None:
                 self._master, self._slave = open_terminal(self._spec["process"])
@@ -246,7 +246,7 @@ class _Creation:
         binds = host_binds(self._spec, self._state.bundle)
         return standin.Place(
             self._state.command, terminal=self._slave, network=network,
-            shadow=Shadow(self._state.rootfs, binds),
+            shadow=Shadow(self._state.rootfs, binds), orphaned=self._take_back,
         )  # fmt: skip
 
     def _resolve(self) -> Any:
@@ -338,6 +338,20 @@ class _Creation:
         if self._options.pid_file:
             write_pid_file(self._options.pid_file, self._standin.pid)
         self._standin.confirm()
+
+    def _take_back(self, client: ControlClient) -> None:
+        """What the stand-in does when we were killed: nothing is left of a creation half done.
+
+        By its own connection, which is there before any other can be made.
+        """
+        from kata.cli.runtime.delete import delete
+        from kata.wire.calls import DeleteRequest
+
+        try:
+            client.tell("Delete", DeleteRequest(container_id=self._state.id, force=True))
+        except KataError:
+            pass  # not made, and not to be made any more
+        delete(self._store, replace(self._state, hooks=False), force=True)
 
     def _undo(self) -> None:
         if self._lock >= 0:

@@ -19,6 +19,8 @@ def run(options: Options) -> int:
     state = store.named(container_id)
     if state is None:
         store.sweep(container_id)
+        state = store.named(container_id)  # one that was being made at the first look
+    if state is None:
         if options.force:
             return 0
         raise NotFound("container does not exist", why=f'"{container_id}"')

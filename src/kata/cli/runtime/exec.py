@@ -56,7 +56,7 @@ def _process(options: Options, store: Store, state: ContainerState) -> Process:
 
         try:
             with open(options.process, "rb") as file:
-                process = parse_process(file.read())
+                process = parse_process(file.read(), options.process)
         except OSError as error:
             why = error.strerror or ""
             raise InvalidInput(f'process file "{options.process}"', why=why) from None

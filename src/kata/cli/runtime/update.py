@@ -48,10 +48,10 @@ def run(options: Options) -> int:
 
 def _read(path: str) -> dict[str, Any]:
     if path == "-":
-        return parse_resources(sys.stdin.buffer.read())
+        return parse_resources(sys.stdin.buffer.read(), "-")
     try:
         with open(path, "rb") as file:
-            return parse_resources(file.read())
+            return parse_resources(file.read(), path)
     except OSError as error:
         raise InvalidInput(f'resources file "{path}"', why=error.strerror or "") from None
 
