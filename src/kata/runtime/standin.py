@@ -64,8 +64,8 @@ class Place:
     """Where a stand-in lives, and what it leads.
 
     ``title``: what process lists show. ``terminal``: the slave of a terminal. The first process of
-    a container has a ``network`` (a descriptor) and a ``shadow``; others join its stand-in, whose
-    pid ``beside`` is.
+    a container has a ``network`` (a descriptor), a ``shadow``, and ``users`` (a descriptor) if it
+    has a user namespace; others join its stand-in, whose pid ``beside`` is.
     """
 
     title: tuple[str, ...]
@@ -73,6 +73,7 @@ class Place:
     network: int = -1
     shadow: Shadow | None = None
     beside: int = 0
+    users: int = -1
 
 
 def fork(client: ControlClient, container_id: str, place: Place) -> Standin:
@@ -124,7 +125,7 @@ def _stand(
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     _rename(place.title)
     _settle(place, beside)
-    kept = (client.fileno(), go, signals, wake, place.terminal)
+    kept = (client.fileno(), go, signals, wake, place.terminal, place.users)
     close_others([fd for fd in kept if fd >= 0])
     _catch(wake)
     word = os.read(go, 256)
@@ -133,9 +134,20 @@ def _stand(
         return 1
     if place.shadow is not None:
         enter(place.shadow)
+    if place.users >= 0:
+        _enter_users(place.users)
     _give_up_rights()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     return _Follower(client, container_id, word[1:].decode(), place.terminal, signals).run()
+
+
+def _enter_users(namespace: int) -> None:
+    """Engines read the maps of the user namespace behind a pid, and join it by that."""
+    from kata.linux import users  # whoever made the namespace has it loaded
+
+    sc.setns(namespace, sc.CLONE_NEWUSER)
+    os.close(namespace)
+    users.become_root()
 
 
 def _give_up_rights() -> None:
