@@ -10,15 +10,10 @@ UNCHECKED = "wrong types and missing parts of a config are not looked for"
 ANY_NAME = "any id that can be a directory's name is taken"
 
 # this project's runtime: what a virtual machine cannot have
-NO_USERS = "user namespaces are refused: the machine isolates"
 FROM_THE_HOST = "mounts of the host do not travel into a machine"
 KATA: dict[str, str] = {
     "commands.ps_as_a_table": "the table is of the guest's processes; as JSON, pids are the host's",
-    "commands.spec_rootless": NO_USERS,
     "exec.exec_terminal_resizes": "sometimes: a new size comes after what is typed next",
-    "isolation.user_namespace_files": NO_USERS,
-    "isolation.user_namespace_map": NO_USERS,
-    "isolation.user_namespace_root": NO_USERS,
     "mounts.changes_on_the_host_are_seen": "sometimes: the guest keeps sizes for a second",
     "mounts.mounts_of_the_host_arrive_by_slave": FROM_THE_HOST,
     "mounts.slave_propagation": FROM_THE_HOST,

@@ -15,7 +15,7 @@ from kata.guest import pipes, scheduling, staged, starthooks
 from kata.guest.confine import Confinement, default_signals, execute, find_program
 from kata.guest.rootfs import Rootfs, console, failed, write_contents
 from kata.guest.spec import MALFORMED, namespaces
-from kata.linux import capabilities, sysctl, tty
+from kata.linux import capabilities, sysctl, tty, users
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
 from kata.linux.fds import close_others
@@ -83,12 +83,14 @@ class Child:
         A parked child has a ``stage`` already, or is ``rooted``: its root is made and entered.
         """
         spec: dict[str, Any] = self._plan["spec"]
+        if not self._plan.get("users"):
+            self._join_namespaces()
+            self._adjust_oom()
         self._enter_namespaces(parked=bool(stage))
         self._name_host(spec)
         personality = (spec.get("linux") or {}).get("personality")
         if personality:
             scheduling.personality(personality)
-        self._adjust_oom()
         if not rooted:
             write_parameters(spec, parked=bool(stage))
         if stage:
@@ -101,9 +103,23 @@ class Child:
             self._make_root(spec, stage)
         self._finish(make_cwd=True, wait=True)
 
+    def before_users(self) -> None:
+        """What to do with the agent's rights before entering a user namespace of one's own."""
+        self._join_namespaces()
+        pid = self._plan["pid"]
+        if pid:
+            ns.enter("pid", pid)
+        if self._plan["clock"] is not None:
+            ns.new_time(self._plan["clock"])
+        self._join_cgroup()
+        self._adjust_oom()
+        self._confinement.lift_limits()
+
     def _make_root(self, spec: dict[str, Any], stage: str) -> None:
         choice = staged.of(spec) if stage else staged.NOTHING
-        root = Rootfs(spec, stage, choice, mounted=self._plan["mounted"])
+        root = Rootfs(
+            spec, stage, choice, mounted=self._plan["mounted"], nodes=self._plan.get("nodes")
+        )
         root.build(self._plan["files"], self._plan["contents"])
         root.enter()
         os.setsid()
@@ -121,8 +137,12 @@ class Child:
         """Become one more process of the container whose first process ``pidfd`` stands for."""
         self._adjust_oom()
         self._join_cgroup()
+        if "user" in kinds:
+            self._confinement.lift_limits()
         ns.enter_process(pidfd, kinds)
         os.close(pidfd)
+        if "user" in kinds:
+            users.become_root()
         os.setsid()
         self._open_terminal(bind_console=False)
         self._finish(make_cwd=False, wait=self._terminal)
@@ -132,15 +152,18 @@ class Child:
         os.write(fd, b"0")
         os.close(fd)
 
-    def _enter_namespaces(self, *, parked: bool) -> None:
-        wanted = namespaces(self._plan["spec"])
+    def _join_namespaces(self) -> None:
         for kind, path in self._plan["joins"].items():
             try:
                 ns.enter(kind, path)
             except OSError as error:
                 raise failed(f'join the {kind} namespace "{path}"', error) from None
+
+    def _enter_namespaces(self, *, parked: bool) -> None:
+        wanted = namespaces(self._plan["spec"])
         if not parked:
-            self._join_cgroup()
+            if not self._plan.get("users"):
+                self._join_cgroup()
             if wanted.get("cgroup") == "":
                 sc.unshare(sc.CLONE_NEWCGROUP)
             sc.mount("", "/", None, sc.MS_SLAVE | sc.MS_REC)

@@ -69,6 +69,11 @@ class Confinement:
         if "HOME" not in self.env:
             self.env["HOME"] = home_of(self.uid)
 
+    def lift_limits(self) -> None:
+        """Make room for the limits: raising one is a right that no user namespace gives."""
+        for number, _, hard in self._limits:
+            rlimits.lift(number, hard)
+
     def filter(self) -> None:
         """Load the seccomp filter, once."""
         if self._seccomp and not self._filtered:

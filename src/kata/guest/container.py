@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kata.guest.loop import Loop
     from kata.guest.process import Process
+    from kata.guest.users import Users
     from kata.linux.cgroup2 import Group
 
 _MAX_PROCESSES = 512  # exec ids remembered; the oldest that ended are forgotten first
@@ -30,6 +31,8 @@ class Container:
         self.kinds = kinds  # its namespaces: kind -> path it was joined by, "" for its own
         self.storages: list[str] = []
         self.directory = ""  # of its files
+        self.nodes = ""  # where its device nodes are mounted, if it cannot make any
+        self.users: Users | None = None  # its user namespace
         self.held: tuple[int, ...] = ()  # descriptors closed at the end
         self._loop = loop
         self._init: Process | None = None
@@ -61,7 +64,7 @@ class Container:
 
     def joined_kinds(self) -> tuple[str, ...]:
         """The kinds that a further process enters by setns; pid is entered by its fork."""
-        return tuple(kind for kind in KINDS if kind in self.kinds and kind not in ("pid", "user"))
+        return tuple(kind for kind in KINDS if kind in self.kinds and kind != "pid")
 
     def process(self, exec_id: str) -> Process:
         """A process by its exec id. Raises ``NotFound``."""

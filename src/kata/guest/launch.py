@@ -9,8 +9,8 @@ import os
 from select import EPOLLIN
 
 from kata.errors import GuestError, InvalidInput, WrongState
+from kata.guest import files, prepared, settled, spawn, staged, users
 from kata.guest import pipes as wires
-from kata.guest import prepared, settled, spawn, staged
 from kata.guest.child import Child
 from kata.guest.container import Container
 from kata.guest.process import Outcome, Process
@@ -31,7 +31,6 @@ from kata.wire.agent_api import CONTAINER_PREFIX, SANDBOX_NETWORK, Empty
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from kata.guest.loop import Loop
     from kata.guest.spec import Spec
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
         Seccomp,
     )
 
-_MAX_FILES, _MAX_FILE = 256, 1 << 20
 _TRIES = 200  # for a control group to become empty once everything in it was killed
 
 
@@ -51,8 +49,11 @@ class Launcher:
     """Makes containers and processes, keeps the parked child."""
 
     def __init__(
-        self, loop: Loop, run: str, cgroup: str, containers: dict[str, Container]
-    ) -> None:
+        self, loop: Loop, run: str, cgroup: str, containers: dict[str, Container],
+        move_network: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        """``move_network`` moves the sandbox's to another namespace, and the agent along."""
+        self._move_network = move_network
         self._loop, self._run, self._cgroup, self._containers = loop, run, cgroup, containers
         self._storages = Storages()
         self._made = 0
@@ -195,6 +196,7 @@ class Launcher:
         group = parked.group if parked else self._new_group()
         container = Container(self._loop, request.container_id, group, wanted)
         try:
+            container.users = users.find(spec, wanted, self._containers, self._leave_network)
             resources = (spec.get("linux") or {}).get("resources") or {}
             group.set(resources)
             _limit_devices(group, resources.get("devices") or [], parked)
@@ -206,11 +208,19 @@ class Launcher:
                 container.held = parked.namespaces
                 container.init = self._wake(parked, plan)
             else:
-                container.init = self._fork_init(plan, wanted)
+                container.init = self._fork_init(plan, container)
         except BaseException:
             self._give_up(container, parked)
             raise
+        finally:
+            if container.users is not None:
+                container.users.close()
         return container
+
+    def _leave_network(self, namespace: int) -> None:
+        """Move the sandbox's network; who is parked in the old one fits no container any more."""
+        self._discard_parked()
+        self._move_network(namespace)
 
     def _suitable(
         self, request: CreateContainerRequest, spec: Spec, wanted: dict[str, str]
@@ -237,7 +247,7 @@ class Launcher:
             return
         for fd in rooted.files.fds:
             os.close(fd)
-        _remove_directory(rooted.files.directory)
+        files.remove(rooted.files.directory)
         for point in reversed(rooted.points):
             self._storages.release(point)
 
@@ -267,19 +277,22 @@ class Launcher:
     ) -> Spec:  # fmt: skip
         seccomp, flags = _filter_of(request.seccomp)
         process: Spec = spec["process"]
-        contents, sources = self._write_files(request, container, _own_root(request, spec))
+        own_root = _own_root(request, spec)
+        directory = self._directory(container.group)
+        container.directory = directory if request.files else ""
+        contents, sources = files.write(request.files, directory, own_root=own_root)
         return {
             "spec": spec, "process": process, "seccomp": seccomp, "seccomp_flags": flags,
             "streams": (request.stdin, request.stdout, request.stderr), "init": request.init,
             "cgroup": container.group.path, "files": sources, "contents": contents,
-            "mounted": _own_root(request, spec), "joins": self._joins(container.kinds, parked),
+            "mounted": own_root, "joins": self._joins(container.kinds, parked),
         }  # fmt: skip
 
     def _joins(self, wanted: dict[str, str], parked: prepared.Parked | None) -> dict[str, str]:
         """The namespaces to enter: kind -> path below the agent's /proc."""
         found = {
             kind: self.namespace_path(kind, path) for kind, path in wanted.items()
-            if path and kind != "pid"
+            if path and kind not in ("pid", "user")
         }  # fmt: skip
         if parked is not None and parked.shares_network and _in_sandbox_network(wanted):
             del found["network"]
@@ -302,36 +315,6 @@ class Launcher:
             raise WrongState(f'no running container for the namespace "{path}"')
         return ns.path_of(kind, other.init.pid)
 
-    def _write_files(
-        self, request: CreateContainerRequest, container: Container, own_root: bool  # noqa: FBT001
-    ) -> tuple[list[tuple[str, bytes, int]], list[tuple[str, str, bool]]]:
-        """Files to write into a root that is the container's own, and files to bind over others'.
-
-        The first are (path, content, mode), the second (path, source, read-only).
-        """
-        if len(request.files) > _MAX_FILES:
-            raise InvalidInput(f"{len(request.files)} files, the limit is {_MAX_FILES}")
-        contents: list[tuple[str, bytes, int]] = []
-        found: list[tuple[str, str, bool]] = []
-        for number, file in enumerate(request.files):
-            if len(file.content) > _MAX_FILE or not file.path.startswith("/"):
-                raise InvalidInput(f'file "{file.path}" is too large or has no absolute path')
-            if own_root and not file.readonly:
-                contents.append((file.path, file.content, file.mode & 0o7777 or 0o644))
-                continue
-            if not container.directory:
-                container.directory = self._directory(container.group)
-                os.mkdir(container.directory, 0o700)
-            source = f"{container.directory}/{number}"
-            fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, file.content)
-                os.fchmod(fd, file.mode & 0o7777 or 0o644)
-            finally:
-                os.close(fd)
-            found.append((file.path, source, file.readonly))
-        return contents, found
-
     def _wake(self, parked: prepared.Parked, plan: Spec) -> Process:
         self._parked = None
         os.close(parked.devices_fd)
@@ -343,20 +326,41 @@ class Launcher:
                 pipes.drop(number)
         return Process(self._loop, "", parked.pid, pipes, terminal=terminal, alone=True)
 
-    def _fork_init(self, plan: Spec, wanted: dict[str, str]) -> Process:
-        pipes = _pipes_for(plan)
+    def _fork_init(self, plan: Spec, container: Container) -> Process:
+        pipes, wanted = _pipes_for(plan), container.kinds
         clock = plan["spec"]["linux"].get("timeOffsets") or {} if wanted.get("time") == "" else None
-        pid_path = wanted.get("pid") or ""
+        pid_path = self.namespace_path("pid", wanted["pid"]) if wanted.get("pid") else ""
+        if container.users is not None:
+            self._make_room(plan, container)
+            container.users.own_streams(pipes.child_stdio)
+            plan.update({"users": True, "pid": pid_path, "clock": clock})
 
-        def body() -> None:
-            Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio).create()
+        def child() -> Child:
+            return Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio)
 
-        pid = self._fork(
-            pipes, spawn.flags_for(wanted), body,
-            pid_namespace=self.namespace_path("pid", pid_path) if pid_path else "",
-            clock_offsets=clock,
-        )  # fmt: skip
+        def fork(keep: list[int]) -> int:
+            flags, own = spawn.flags_for(wanted), container.users
+            if own is not None:
+                return spawn.fork_across(own.fd, flags, child, pipes.child_report, keep)
+            return spawn.fork(
+                flags, lambda: child().create(), pipes.child_report, keep,
+                pid_namespace=pid_path, clock_offsets=clock,
+            )  # fmt: skip
+
+        pid = self._fork(pipes, fork)
         return self._process("", pid, pipes, plan, alone=wanted.get("pid") == "")
+
+    def _make_room(self, plan: Spec, container: Container) -> None:
+        """See to what a container in a user namespace cannot do itself."""
+        spec, own = plan["spec"], container.users
+        assert own is not None
+        own.own_group(container.group, spec)
+        entries = (spec.get("linux") or {}).get("devices") or []
+        if entries:
+            container.nodes = f"{self._directory(container.group)}-devices"
+        plan["nodes"] = own.nodes(entries, container.nodes)
+        sources = [str(m["source"]) for m in spec.get("mounts") or [] if m.get("source")]
+        users.let_through([spec["root"]["path"], *sources, *plan["nodes"]], self._run)
 
     def exec(self, container: Container, request: ExecRequest) -> Process:
         """Fork one more process of a running container."""
@@ -373,22 +377,27 @@ class Launcher:
         target = container.init.pid
         pidfd = os.pidfd_open(target)
         kinds = container.joined_kinds()
+        if container.users is not None:
+            container.users.own_streams(pipes.child_stdio)
 
         def body() -> None:
             child = Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio)
             child.exec(pidfd, kinds)
 
-        try:
+        def fork(keep: list[int]) -> int:
             path = ns.path_of("pid", target) if "pid" in container.kinds else ""
-            pid = self._fork(pipes, 0, body, pid_namespace=path, keep=[pidfd])
+            return spawn.fork(0, body, pipes.child_report, [*keep, pidfd], pid_namespace=path)
+
+        try:
+            pid = self._fork(pipes, fork)
         finally:
             os.close(pidfd)
         return self._process(request.exec_id, pid, pipes, plan, alone=False)
 
-    def _fork(self, pipes: wires.Pipes, flags: int, body: Any, **more: Any) -> int:
-        keep = [*pipes.child_ends(), *more.pop("keep", [])]
+    @staticmethod
+    def _fork(pipes: wires.Pipes, fork: Callable[[list[int]], int]) -> int:
         try:
-            pid = spawn.fork(flags, body, pipes.child_report, keep, **more)
+            pid = fork(pipes.child_ends())
         except BaseException:
             pipes.close_child_ends()
             pipes.close()
@@ -412,15 +421,9 @@ class Launcher:
         for point in reversed(container.storages):
             self._storages.release(point)
         container.storages.clear()
-        _remove_directory(container.directory)
-
-
-def _remove_directory(path: str) -> None:
-    """Remove a container's files, if it has any."""
-    if path:
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
-        os.rmdir(path)
+        files.remove(container.directory)
+        if container.nodes:
+            Storages.unmount(container.nodes)
 
 
 def _in_sandbox_network(wanted: dict[str, str]) -> bool:

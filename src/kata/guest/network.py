@@ -13,6 +13,7 @@ from kata.errors import GuestError, KataError, WrongState
 from kata.guest import netplan
 from kata.guest.process import Outcome
 from kata.linux import namespaces as ns
+from kata.linux import syscalls as sc
 from kata.linux.netlink_socket import GONE, NetlinkError, Rtnetlink
 from kata.wire.agent_api import (
     CARD_PREFIX,
@@ -25,6 +26,8 @@ from kata.wire.agent_api import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata.guest.loop import Loop
     from kata.wire.protobuf import Message
 
@@ -60,11 +63,14 @@ class Network:
         self._idle: set[str] = set()  # devices that stand for no link, still in sight
         self._stowed: set[str] = set()  # devices in the spare namespace
         self._spare: tuple[int, Rtnetlink] | None = None
+        self._first: tuple[int, Rtnetlink] | None = None  # where new cards appear, if not here
+        self._asked = UpdateNetworkRequest()
 
     def look(self) -> bool:
         """See which links there are; whether one is a card. New ones are made ready."""
         if self._sock is None:
             self._sock = Rtnetlink()
+        self._take_new()
         links = self._sock.links()
         self._names = {link.index: link.name for link in links}
         known = {index: device for device, index in self._cards.items()}
@@ -110,6 +116,43 @@ class Network:
         self._idle = set(self._cards) - {i.device for i in request.interfaces}
         return Empty()
 
+    def move(self, namespace: int) -> None:
+        """Go to another network namespace (by descriptor), and the agent with it.
+
+        Cards go along and get again what they had; those to come appear in the first one, and are
+        taken from there.
+        """
+        if self._sock is None:
+            self.look()
+        left, self._sock = self._sock, None
+        assert left is not None
+        if self._first is None:
+            self._first = os.open(ns.path_of("network"), os.O_RDONLY | os.O_CLOEXEC), left
+        sc.setns(namespace, sc.CLONE_NEWNET)
+        ns.loopback_up()
+        self._move_all(left, lambda device: device.startswith(CARD_PREFIX))
+        if left is not self._first[1]:
+            left.close()
+        self._cards, self._done = {}, netplan.State()
+        self.look()
+        if self._asked.interfaces or self._asked.routes:
+            self._apply(self._asked)
+
+    def _take_new(self) -> None:
+        if self._first is not None:
+            self._move_all(self._first[1], lambda device: device.startswith(CARD_PREFIX))
+
+    @staticmethod
+    def _move_all(source: Rtnetlink, wanted: Callable[[str], bool]) -> None:
+        """Bring cards here from where another socket is."""
+        own = os.open(ns.path_of("network"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for link in source.links():
+                if wanted(link.permanent_mac or link.mac):
+                    source.move_link(link.index, own)
+        finally:
+            os.close(own)
+
     # cards that stand for no link: containers are not to see them
 
     def settle(self) -> None:
@@ -141,13 +184,7 @@ class Network:
         if not devices:
             return
         assert self._spare is not None
-        own = os.open(ns.path_of("network"), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for link in self._spare[1].links():
-                if (link.permanent_mac or link.mac) in devices:
-                    self._spare[1].move_link(link.index, own)
-        finally:
-            os.close(own)
+        self._move_all(self._spare[1], lambda device: device in devices)
         self._stowed -= devices
         self.look()
 
@@ -167,7 +204,7 @@ class Network:
             self._done = netplan.State()  # nobody knows: the next request is applied in full
             self.look()
             raise GuestError(f"network: {error.filename}", why=error.strerror or "") from None
-        self._done = wanted
+        self._done, self._asked = wanted, request
         for card in wanted.cards:
             self._names[card.index] = card.name
 
@@ -175,7 +212,11 @@ class Network:
 
     def _listen(self) -> None:
         if self._news is None:
-            self._news = Rtnetlink(_LINKS)
+            if self._first is None:
+                self._news = Rtnetlink(_LINKS)
+            else:
+                with ns.Inside(self._first[0]):
+                    self._news = Rtnetlink(_LINKS)
             self._loop.watch(self._news.fileno(), EPOLLIN, self._told)
 
     def _deafen(self) -> None:

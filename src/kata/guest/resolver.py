@@ -39,6 +39,7 @@ class Resolver:
         self._number = 0
         self._ledger = dns.Ledger()
         self._last = 0
+        self._request: ResolveRequest | None = None
         self._datagrams: _socket.socket | None = None
         self._listener: _socket.socket | None = None
         self._clients: dict[int, _Client] = {}  # the one that was idle longest is first
@@ -49,7 +50,7 @@ class Resolver:
             raise WrongState("names are resolved already")
         if self._datagrams is None:
             self._listen(request)
-        self._channel, self._number = channel, number
+        self._channel, self._number, self._request = channel, number, request
         channel.streams[number] = self
 
     def _listen(self, request: ResolveRequest) -> None:
@@ -74,6 +75,16 @@ class Resolver:
         self._datagrams, self._listener = datagrams, listener
         self._loop.watch(datagrams.fileno(), EPOLLIN, self._asked)
         self._loop.watch(listener.fileno(), EPOLLIN, self._connected)
+
+    def move(self) -> None:
+        """The network is another namespace now: be asked there."""
+        if self._datagrams is None or self._listener is None:
+            return
+        for sock in (self._datagrams, self._listener):
+            self._loop.forget(sock.fileno())
+            sock.close()
+        assert self._request is not None
+        self._listen(self._request)
 
     def detach(self) -> None:
         """The host is gone, and with it all answers."""

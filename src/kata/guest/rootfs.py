@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import GuestError, InvalidInput, Unsupported
+from kata.errors import GuestError, InvalidInput
 from kata.linux import copytree, devices, inroot, mounts, tty
 from kata.linux import syscalls as sc
 
@@ -25,10 +25,16 @@ class Rootfs:
     """Builds and enters the root of one container."""
 
     def __init__(
-        self, spec: dict[str, Any], stage: str, choice: staged.Choice, *, mounted: bool
-    ) -> None:
-        """``mounted``: the root is a mount of its own already."""
-        self._mounted = mounted
+        self, spec: dict[str, Any], stage: str, choice: staged.Choice, *, mounted: bool,
+        nodes: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """``mounted``: the root is a mount of its own already.
+
+        In a user namespace no device nodes can be made: ``nodes`` are those to bind for the
+        specification's. Mounts of the agent's cannot be moved there, so the root becomes a new one.
+        """
+        self._mounted = mounted and nodes is None
+        self._nodes = nodes
         self._spec = spec
         self._linux: dict[str, Any] = spec.get("linux") or {}
         self._mounts: list[dict[str, Any]] = spec.get("mounts") or []
@@ -110,8 +116,6 @@ class Rootfs:
             return
         if target in self._choice.ready:
             return
-        if mount.get("uidMappings") or mount.get("gidMappings"):
-            raise Unsupported(f'mount at "{target}": id-mapped mounts')
         options = mounts.parse(mount.get("options") or [])
         if options.flags & sc.MS_BIND or mount.get("type") == "bind":
             self._bind(str(mount["source"]), target, options)
@@ -169,17 +173,26 @@ class Rootfs:
         )
         if not bound and "/dev" not in self._choice.moved:
             with _Opened(inroot.make_directory(self._root, "/dev")) as fd:
-                fill_dev(fd)
-        for entry in self._linux.get("devices") or []:
-            self._device(entry)
+                if self._nodes is None:
+                    fill_dev(fd)
+                else:
+                    devices.make_links(fd)
+            if self._nodes is not None:
+                for node in devices.DEFAULT:
+                    self._bind_node(node.path, node.path)
+        for number, entry in enumerate(self._linux.get("devices") or []):
+            if self._nodes is not None:
+                self._bind_node(self._nodes[number], str(entry["path"]))
+            else:
+                self._device(devices.node_of(entry))
 
-    def _device(self, entry: dict[str, Any]) -> None:
-        mode = entry.get("fileMode")
-        node = devices.Node(
-            str(entry["path"]), str(entry["type"]), int(entry.get("major") or 0),
-            int(entry.get("minor") or 0), 0o666 if mode is None else int(mode),
-            int(entry.get("uid") or 0), int(entry.get("gid") or 0),
-        )  # fmt: skip
+    def _bind_node(self, source: str, path: str) -> None:
+        try:
+            self._bind(source, "/" + path.strip("/"), mounts.parse(["bind"]))
+        except OSError as error:
+            raise failed(f'device "{path}"', error) from None
+
+    def _device(self, node: devices.Node) -> None:
         head, name = os.path.split("/" + node.path.strip("/"))
         try:
             with _Opened(inroot.make_directory(self._root, head)) as fd:

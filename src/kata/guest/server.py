@@ -66,9 +66,11 @@ class Agent:
         self._place = place
         self._channel: Channel | None = None
         self._containers: dict[str, Container] = {}
-        self._launcher = Launcher(self.loop, place.run, place.cgroup, self._containers)
         self._network = Network(self.loop)
         self._resolver = Resolver(self.loop, place.cgroup)
+        self._launcher = Launcher(
+            self.loop, place.run, place.cgroup, self._containers, self._move_network
+        )
         self._event_stream = 0
         self._early: dict[int, list[Data]] = {}  # sent on streams that wait to be opened
         self._events: list[bytes] = []
@@ -227,6 +229,11 @@ class Agent:
         if self._containers:
             self.loop.at_last(self._network.settle)
         return self._network.update(request)
+
+    def _move_network(self, namespace: int) -> None:
+        """The sandbox's network goes to another namespace, with all that the agent has in it."""
+        self._network.move(namespace)
+        self._resolver.move()
 
     def set_clock(self, request: api.SetClockRequest) -> Message:
         """Step the clock."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import InvalidInput, Unsupported
+from kata.errors import Unsupported
 from kata.guest import child
 from kata.linux import namespaces as ns
 from kata.linux import syscalls as sc
+from kata.linux import users as maps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ def flags_for(wanted: dict[str, str]) -> int:
     """The clone(2) flags for a container's new namespaces. Raises ``Unsupported``."""
     if wanted.get("mount") != "":
         raise Unsupported("a container without a mount namespace of its own")
-    if "user" in wanted:
-        raise Unsupported("user namespaces in the guest", hint="leave them out: the VM isolates")
     flags = 0
     for kind in _CLONED:
         if wanted.get(kind) == "":
@@ -51,8 +50,7 @@ def fork(
             ns.enter("pid", pid_namespace)
         if clock_offsets is not None:
             undo.append(("time", _own("time")))
-            sc.unshare(sc.CLONE_NEWTIME)
-            _write_offsets(clock_offsets)
+            ns.new_time(clock_offsets)
         pid = sc.clone(flags)
         if pid == 0:
             child.run(body, report, keep)
@@ -63,15 +61,43 @@ def fork(
             os.close(fd)
 
 
+def fork_across(
+    users: int, flags: int, made: Callable[[], child.Child], report: int, keep: list[int]
+) -> int:
+    """As ``fork``, for a child whose new namespaces belong to the user namespace ``users``.
+
+    A first child does what needs the agent's rights, enters the user namespace, forks the one
+    that counts as its sibling, and leaves.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        first = sc.clone(0)
+        if first == 0:
+            child.run(
+                lambda: _cross(users, flags, made(), writer), report, [*keep, users, writer]
+            )
+        os.close(writer)
+        writer = -1
+        told = os.read(reader, 4)  # it runs nothing but our own steps until it has told
+    finally:
+        os.close(reader)
+        if writer >= 0:
+            os.close(writer)
+    return int.from_bytes(told, "little") if told else first  # which reports why
+
+
+def _cross(users: int, flags: int, made: child.Child, writer: int) -> None:
+    made.before_users()
+    sc.setns(users, sc.CLONE_NEWUSER)
+    maps.become_root()
+    pid = sc.clone(flags | sc.CLONE_PARENT)
+    if pid:
+        os.write(writer, pid.to_bytes(4, "little"))
+        os._exit(0)
+    os.close(writer)
+    os.close(users)
+    made.create()
+
+
 def _own(kind: str) -> int:
     return os.open(ns.path_of(kind), os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _write_offsets(offsets: Spec) -> None:
-    """time_namespaces(7): must be written before the first process is in the namespace."""
-    for clock, offset in offsets.items():
-        if clock not in ("monotonic", "boottime"):
-            raise InvalidInput(f'linux.timeOffsets: unknown clock "{clock}"')
-        line = f"{clock} {int(offset.get('secs') or 0)} {int(offset.get('nanosecs') or 0)}\n"
-        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
-            file.write(line.encode())

@@ -72,6 +72,11 @@ class Storages:
             self._users[point] = left
             return
         self._users.pop(point, None)
+        self.unmount(point)
+
+    @staticmethod
+    def unmount(point: str) -> None:
+        """Unmount what is at a point, and remove that."""
         try:
             syscalls.umount(point, syscalls.MNT_DETACH)
             os.rmdir(point)

@@ -10,6 +10,11 @@ import os
 from kata.errors import InvalidInput
 from kata.wire.record import record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 _KINDS = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 
 
@@ -34,6 +39,16 @@ LINKS = (
     ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx"),
 )  # fmt: skip
+
+
+def node_of(entry: Mapping[str, Any]) -> Node:
+    """A node from OCI's ``linux.devices``."""
+    mode = entry.get("fileMode")
+    return Node(
+        str(entry["path"]), str(entry["type"]), int(entry.get("major") or 0),
+        int(entry.get("minor") or 0), 0o666 if mode is None else int(mode),
+        int(entry.get("uid") or 0), int(entry.get("gid") or 0),
+    )  # fmt: skip
 
 
 def make(node: Node, name: str, directory: int) -> None:

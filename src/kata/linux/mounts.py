@@ -45,6 +45,8 @@ _RECURSIVE: dict[str, tuple[int, int]] = {
     "rstrictatime": (sc.MOUNT_ATTR_STRICTATIME, sc.MOUNT_ATTR_ATIME),
     "rnosymfollow": (sc.MOUNT_ATTR_NOSYMFOLLOW, 0), "rsymfollow": (0, sc.MOUNT_ATTR_NOSYMFOLLOW),
 }  # fmt: skip
+# of mount(8), or settled elsewhere: the host maps ids
+_PASSED_OVER = ("_netdev", "auto", "noauto", "nofail", "user", "nouser", "idmap", "ridmap")
 # the flags a bind mount keeps for itself, apart from its file system
 PER_MOUNT = (
     sc.MS_RDONLY | sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC | sc.MS_NOATIME | sc.MS_NODIRATIME
@@ -85,7 +87,7 @@ def parse(options: list[str]) -> Options:
             attributes_cleared |= zero
         elif option == "tmpcopyup":
             copy_up = True
-        elif option not in ("_netdev", "auto", "noauto", "nofail", "user", "nouser"):
+        elif option not in _PASSED_OVER:
             data.append(option)
     return Options(
         flags, cleared, tuple(propagation), attributes, attributes_cleared, ",".join(data), copy_up
@@ -179,4 +181,4 @@ def make_read_only(path: str) -> None:
 
 def known_options() -> set[str]:
     """Every option that is not a file system's own."""
-    return {*_SET, *_CLEAR, *PROPAGATION, *_RECURSIVE, "tmpcopyup"}
+    return {*_SET, *_CLEAR, *PROPAGATION, *_RECURSIVE, "tmpcopyup", "idmap", "ridmap"}

@@ -9,7 +9,13 @@ import _socket
 import os
 from fcntl import ioctl
 
+from kata.errors import InvalidInput
 from kata.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 # OCI's name -> (the flag, the file in /proc/PID/ns); runtime-spec, config-linux.md "Namespaces"
 KINDS: dict[str, tuple[int, str]] = {
@@ -44,6 +50,20 @@ def enter_process(pidfd: int, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         flags |= KINDS[kind][0]
     syscalls.setns(pidfd, flags)
+
+
+def new_time(offsets: Mapping[str, Any]) -> None:
+    """A time namespace for the children to come, with OCI's linux.timeOffsets.
+
+    time_namespaces(7): they must be written before the first process is in the namespace.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWTIME)
+    for clock, offset in offsets.items():
+        if clock not in ("monotonic", "boottime"):
+            raise InvalidInput(f'linux.timeOffsets: unknown clock "{clock}"')
+        line = f"{clock} {int(offset.get('secs') or 0)} {int(offset.get('nanosecs') or 0)}\n"
+        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+            file.write(line.encode())
 
 
 def loopback_up() -> None:

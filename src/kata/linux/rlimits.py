@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from kata.errors import InvalidInput
 from kata.linux.syscalls import syscall
 
@@ -20,6 +22,16 @@ def number_of(name: str) -> int:
         return NAMES.index(name.removeprefix("RLIMIT_"))
     except ValueError:
         raise InvalidInput(f'unknown resource limit "{name}"') from None
+
+
+def lift(number: int, hard: int) -> None:
+    """Raise the hard limit of this process to at least ``hard``, while it has the right to."""
+    old = ctypes.create_string_buffer(16)
+    what = f"get RLIMIT_{NAMES[number]}"
+    syscall(_SYS_PRLIMIT64, 0, number, None, ctypes.addressof(old), what=what)
+    soft, most = (int.from_bytes(old.raw[n : n + 8], "little") for n in (0, 8))
+    if hard > most:
+        apply(number, soft, hard)
 
 
 def apply(number: int, soft: int, hard: int, pid: int = 0) -> None:

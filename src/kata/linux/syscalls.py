@@ -18,7 +18,7 @@ MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 
 CLONE_NEWTIME, CLONE_FS, CLONE_NEWNS, CLONE_NEWCGROUP = 0x80, 0x200, 0x20000, 0x02000000
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x04000000, 0x08000000, 0x10000000
-CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+CLONE_NEWPID, CLONE_NEWNET, CLONE_PARENT = 0x20000000, 0x40000000, 0x8000
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME = 1, 4, 8, 15
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECUREBITS = 23, 24, 28
@@ -132,6 +132,15 @@ def clone(flags: int, cgroup: int = -1) -> int:
     return _check(result, f"clone {flags:#x}")
 
 
+def hold_still() -> None:
+    """Wait to be killed, by the parent or by its end; the interpreter lock is kept.
+
+    For a child of ``clone`` whose parent may have other threads: no lock of theirs is touched.
+    """
+    _held.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(9))
+    _held.pause()
+
+
 class _SockFprog(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
@@ -181,6 +190,16 @@ def mount_setattr(
     attr = b"".join(n.to_bytes(8, "little") for n in (attributes, clear, propagation, 0))
     what = f"mount_setattr {path}"
     syscall(SYS_MOUNT_SETATTR, directory, _text(path), flags, attr, len(attr), what=what)
+
+
+MOUNT_ATTR_IDMAP = 0x100000
+
+
+def map_ids(tree: int, users: int, *, recursive: bool = False) -> None:
+    """mount_setattr(2): give a detached mount the id map of a user namespace (by descriptor)."""
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    attr = b"".join(n.to_bytes(8, "little") for n in (MOUNT_ATTR_IDMAP, 0, 0, users))
+    syscall(SYS_MOUNT_SETATTR, tree, b"", flags, attr, len(attr), what="map ids")
 
 
 def open_tree(path: str, *, recursive: bool = False) -> int:

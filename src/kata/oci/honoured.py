@@ -6,7 +6,7 @@ are (path, what becomes of it, why or how); ``[]`` stands for the elements of an
 
 from __future__ import annotations
 
-from kata.errors import Unsupported
+from kata.errors import InvalidSpec, Unsupported
 from kata.oci.defaults import ALL_CAPABILITIES
 from kata.oci.spec import namespaces
 
@@ -50,18 +50,18 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("mounts[].source", BOTH, "files of the host are shared; below /proc, /sys and /dev the guest's own are meant; a tmpfs at /dev/shm becomes one of the guest of the same size"),
     ("mounts[].type", GUEST, "cgroup is version 2's in the guest, whatever the host has"),
     ("mounts[].options", BOTH, "read-only is enforced in the guest; propagation reaches within the guest, not from the host"),
-    ("mounts[].uidMappings", REFUSED, "the share does not map ids"),
-    ("mounts[].gidMappings", REFUSED, "the share does not map ids"),
+    ("mounts[].uidMappings", HOST, "of bind mounts: mounted id-mapped on the host, in the share, where the host's kernel can do so for their file system; else the mount is refused"),
+    ("mounts[].gidMappings", HOST, "with them"),
     ("hooks.prestart", HOST, "before the container is made in the guest, while that comes up"),
     ("hooks.createRuntime", HOST, "after prestart"),
     ("hooks.createContainer", HOST, "in the network namespace of the sandbox: its other namespaces are in the guest"),
     ("hooks.startContainer", GUEST, "in the container, with the confinement of its process"),
     ("hooks.poststart", HOST, "by start"),
     ("hooks.poststop", HOST, "by delete; what fails is told and passed over"),
-    ("linux.namespaces[].type", GUEST, "mount and cgroup are always the container's own; user is refused; without network the configuration is refused, for that would be the host's"),
+    ("linux.namespaces[].type", GUEST, "mount and cgroup are always the container's own; a user namespace owns the others, and the network of the sandbox if its first container has one; without network the configuration is refused, for that would be the host's"),
     ("linux.namespaces[].path", BOTH, "network: the sandbox's, on the host; others by the pid of a container of the same virtual machine"),
-    ("linux.uidMappings", REFUSED, "with the user namespace they belong to"),
-    ("linux.gidMappings", REFUSED, "with the user namespace they belong to"),
+    ("linux.uidMappings", GUEST, "ids outside are those of files on the host, as with any runtime; the process on the host that stands for the container has the same map"),
+    ("linux.gidMappings", GUEST, ""),
     ("linux.devices[]", GUEST, "nodes are made; the devices behind them are the guest's"),
     ("linux.cgroupsPath", HOST, "the virtual machine, its helpers and the stand-ins are in it; the guest has a group of its own"),
     ("linux.resources.unified", GUEST, ""),
@@ -116,7 +116,7 @@ DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show
     ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up"),
     ("`cpuset` places the virtual machine", "inside, all processors of the machine are seen"),
     ("`--preserve-fds` is refused", "a descriptor of the host is nothing in a guest"),
-    ("user namespaces are refused, `spec --rootless` asks for none", "the virtual machine isolates"),
+    ("`spec --rootless` keeps the network namespace", "without one the network would be the host's"),
     ("`checkpoint` and `restore` are refused", "CRIU works on processes of the host"),
 )
 
@@ -131,18 +131,36 @@ def refuse(spec: dict[str, Any]) -> None:
             why="config.json: linux.namespaces has no network namespace",
             hint="a container in a virtual machine has a network of its own",
         )
-    if "user" in kinds or linux.get("uidMappings") or linux.get("gidMappings"):
-        raise Unsupported(
-            "user namespaces are not supported",
-            why="config.json: linux.namespaces asks for one",
-            hint="the container is isolated by its virtual machine: run it without --userns",
-        )
+    if kinds.get("user") == "":
+        for name in _MAPS:
+            if not linux.get(name):
+                raise InvalidSpec(f"linux.{name}", "is missing, and a user namespace needs it")
     for index, mount in enumerate(spec.get("mounts") or ()):
-        if mount.get("uidMappings") or mount.get("gidMappings"):
-            raise Unsupported(
-                "id-mapped mounts are not supported",
-                why=f'config.json: mounts[{index}], at "{mount["destination"]}"',
-            )
+        options = mount.get("options") or ()
+        if any(map(mount.get, _MAPS)) or "idmap" in options or "ridmap" in options:
+            _refuse_id_map(mount, f"mounts[{index}]", linux)
+
+
+_MAPS = ("uidMappings", "gidMappings")
+_KERNEL = ("/proc", "/sys", "/dev")
+
+
+def _refuse_id_map(mount: dict[str, Any], path: str, linux: dict[str, Any]) -> None:
+    """The same for a mount that maps ids."""
+    options = mount.get("options") or ()
+    if mount.get("type") != "bind" and "bind" not in options and "rbind" not in options:
+        raise InvalidSpec(path, "maps ids, which bind mounts alone can")
+    given = mount if any(map(mount.get, _MAPS)) else linux
+    for name in _MAPS:
+        if not given.get(name):
+            where = f"{path}.{name}" if given is mount else f"linux.{name}"
+            raise InvalidSpec(where, f"is missing, and the id map of {path} needs it")
+    source = mount.get("source") or ""
+    if any(f"{source}/".startswith(f"{top}/") for top in _KERNEL) and source[:8] != "/dev/shm":
+        raise Unsupported(
+            f'cannot map ids of the mount at "{mount["destination"]}"',
+            why=f'"{source}" is of the kernel\'s own file systems, which map none',
+        )
 
 
 def drop_unknown_capabilities(process: dict[str, Any]) -> list[str]:

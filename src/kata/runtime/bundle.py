@@ -29,7 +29,7 @@ _SHM = "/dev/shm"
 _RESOLV_CONF, _MOST_RESOLV_CONF = "/etc/resolv.conf", 64 << 10
 # namespaces that every container has for itself in the guest, whatever a host shares
 _ALWAYS_OWN = ("mount", "cgroup")
-_GUEST_KINDS = ("mount", "pid", "ipc", "uts", "network", "cgroup", "time")
+_GUEST_KINDS = ("user", "mount", "pid", "ipc", "uts", "network", "cgroup", "time")
 
 
 @record
@@ -64,7 +64,8 @@ def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]
             raise InvalidSpec(f"mounts[{index}].source", "is missing, and a bind mount needs it")
         source = os.path.normpath(os.path.join(bundle, source))
         is_directory, tmpfs = look(source)
-        if _clean(mount["destination"]) == _SHM and tmpfs:
+        ids = mapped_ids(spec, index)
+        if _clean(mount["destination"]) == _SHM and tmpfs and ids is None:
             memory.append((source, tmpfs))
             places.append(-1)
             continue
@@ -72,10 +73,24 @@ def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]
         volumes.append(
             storage.Volume(
                 source, mount["destination"], is_directory=is_directory,
-                options=tuple(mount.get("options") or ()),
+                options=tuple(mount.get("options") or ()), ids=ids,
             )
         )  # fmt: skip
     return Mounts(tuple(volumes), tuple(places), tuple(memory))
+
+
+def mapped_ids(spec: Spec, index: int) -> storage.Ids | None:
+    """What a mount maps its files' owners by, if by anything: its own maps, or the container's."""
+    mount = spec["mounts"][index]
+    options = mount.get("options") or ()
+    own = mount.get("uidMappings"), mount.get("gidMappings")
+    if not any(own) and "idmap" not in options and "ridmap" not in options:
+        return None
+    from kata.linux.users import parse
+
+    linux = spec.get("linux") or {}
+    uids, gids = own if any(own) else (linux.get("uidMappings"), linux.get("gidMappings"))
+    return storage.Ids(parse(uids), parse(gids), recursive="ridmap" in options)
 
 
 def host_binds(spec: Spec, bundle: str) -> tuple[tuple[str, str], ...]:
@@ -145,7 +160,7 @@ def guest_spec(spec: Spec, mounts: Mounts, plan: Plan, spaces: dict[str, str], s
     ]
     if linux.get("resources"):
         linux["resources"] = guest_resources(linux["resources"])
-    for host_only in ("intelRdt", "uidMappings", "gidMappings", "mountLabel"):
+    for host_only in ("intelRdt", "mountLabel"):
         linux.pop(host_only, None)
     out = {**spec, "linux": linux, "root": {**spec["root"], "path": plan.root}}
     out["mounts"] = [

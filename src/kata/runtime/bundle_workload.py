@@ -79,7 +79,7 @@ class BundleWorkload:
         self._mounts = bundles.sort_mounts(self.spec, self.bundle, look)
         volumes = [
             storage.Volume(
-                kept[v.source].path, v.destination, v.readonly, v.is_directory, v.options
+                kept[v.source].path, v.destination, v.readonly, v.is_directory, v.options, v.ids
             )
             for v in self._mounts.volumes
         ]

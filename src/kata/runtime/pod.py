@@ -13,7 +13,7 @@ import os
 import select
 import time
 
-from kata.errors import AlreadyExists, KataError, NotFound, WrongState
+from kata.errors import AlreadyExists, InvalidInput, KataError, NotFound, WrongState
 from kata.linux.namespaces import path_of
 from kata.resources.group import create as create_group
 from kata.resources.oom import echo_oom
@@ -233,6 +233,11 @@ class PodSupervisor(Supervisor):
             wanted = os.stat(path).st_ino
         except OSError as error:
             raise WrongState(f'the {kind} namespace "{path}"', why=error.strerror or "") from None
+        if kind == "user" and wanted == _inode(path_of(kind)):
+            raise InvalidInput(
+                f'the user namespace "{path}" is the host\'s',
+                hint="leave it out: the container then has that of its virtual machine",
+            )
         for life in list(self._lives.values()):
             if not life.exited.wait(0) and wanted == _inode(path_of(kind, life.state.pid)):
                 return f"{CONTAINER_PREFIX}{life.state.id}"

@@ -64,9 +64,9 @@ class Place:
     """Where a stand-in lives, and what it leads.
 
     ``title``: what process lists show. ``terminal``: the slave of a terminal. The first process of
-    a container has a ``network`` (a descriptor) and a ``shadow``; others join its stand-in, whose
-    pid ``beside`` is. ``orphaned`` is called if the command died without a word: it then undoes
-    what the command has made.
+    a container has a ``network`` (a descriptor), a ``shadow``, and ``users`` (a descriptor) if it
+    has a user namespace; others join its stand-in, whose pid ``beside`` is. ``orphaned`` is called
+    if the command died without a word: it then undoes what the command has made.
     """
 
     title: tuple[str, ...]
@@ -75,6 +75,7 @@ class Place:
     shadow: Shadow | None = None
     beside: int = 0
     orphaned: Callable[[ControlClient], None] | None = None
+    users: int = -1
 
 
 def fork(client: ControlClient, container_id: str, place: Place) -> Standin:
@@ -126,7 +127,7 @@ def _stand(
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     _rename(place.title)
     _settle(place, beside)
-    kept = (client.fileno(), go, signals, wake, place.terminal)
+    kept = (client.fileno(), go, signals, wake, place.terminal, place.users)
     close_others([fd for fd in kept if fd >= 0])
     _catch(wake)
     word = os.read(go, 256)
@@ -137,9 +138,20 @@ def _stand(
         return 1
     if place.shadow is not None:
         enter(place.shadow)
+    if place.users >= 0:
+        _enter_users(place.users)
     _give_up_rights()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     return _Follower(client, container_id, word[1:].decode(), place.terminal, signals).run()
+
+
+def _enter_users(namespace: int) -> None:
+    """Engines read the maps of the user namespace behind a pid, and join it by that."""
+    from kata.linux import users  # whoever made the namespace has it loaded
+
+    sc.setns(namespace, sc.CLONE_NEWUSER)
+    os.close(namespace)
+    users.become_root()
 
 
 def _give_up_rights() -> None:

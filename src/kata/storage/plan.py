@@ -28,8 +28,20 @@ _KERNEL_LAYERS = 500  # OVL_MAX_STACK
 # of Docker's volume syntax, or settled by the plan itself: nothing for a mount in the guest
 _HOST_ONLY = frozenset((
     "bind", "rbind", "ro", "rw", "rro", "z", "Z", "U", "nocopy", "copy", "consistent", "cached",
-    "delegated",
+    "delegated", "idmap", "ridmap",
 ))  # fmt: skip
+
+
+@record
+class Ids:
+    """How an id-mapped mount shows owners: maps of users and groups as ``linux/users`` has them.
+
+    ``recursive``: on the mounts below it too.
+    """
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+    recursive: bool = False
 
 
 @record
@@ -37,6 +49,7 @@ class Volume:
     """A file or directory of the host (absolute ``source``) seen at ``destination``.
 
     ``options`` are those of an OCI bind mount; ``ro`` among them counts as ``readonly``.
+    ``ids`` are what its files' owners are mapped by, on the host.
     """
 
     source: str
@@ -44,6 +57,7 @@ class Volume:
     readonly: bool = False
     is_directory: bool = True
     options: tuple[str, ...] = ()
+    ids: Ids | None = None
 
 
 @record
@@ -74,6 +88,7 @@ class Share:
     readonly: bool
     is_directory: bool
     recursive: bool = True
+    ids: Ids | None = None
 
 
 @record
@@ -139,7 +154,9 @@ def _volumes(
         readonly = volume.readonly or "ro" in volume.options or "rro" in volume.options
         recursive = "bind" not in volume.options or "rbind" in volume.options
         name = f"{container_id}-{number}"
-        shares.append(Share(volume.source, name, readonly, volume.is_directory, recursive))
+        shares.append(
+            Share(volume.source, name, readonly, volume.is_directory, recursive, volume.ids)
+        )
         options = ["rbind" if recursive else "bind"]
         options += ["ro"] if readonly else []
         options += [o for o in volume.options if o not in _HOST_ONLY]

@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kata.storage.plan import Share
+    from kata.storage.plan import Ids, Share
 
 _DIRECTORY = "/shared"
 _SOCKET_FD = 3
@@ -35,6 +35,7 @@ _PROC = (  # what one daemon or the other reads while it starts; gone before it 
 _READY_S = 10.0
 _POLL_S = 0.001
 _LOG_BYTES = 4096
+_EINVAL = 22
 _RLIMIT_NOFILE, _RLIMIT_CORE = 7, 4
 _OPEN_FILES = 1 << 20
 # CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: files as root has them
@@ -175,7 +176,34 @@ def _tree(share: Share, source: int) -> confine.Tree:
         fd = sys.clone_tree(source, attributes, recursive=share.recursive)
     except OSError as error:
         raise HostError(f'cannot share "{share.source}"', why=error.strerror or "") from None
+    if share.ids is not None:
+        try:
+            _map_ids(fd, share.ids)
+        except OSError as error:
+            os.close(fd)
+            raise _not_mapped(share, error) from None
     return confine.Tree(fd, f"{_DIRECTORY}/{share.name}")
+
+
+def _map_ids(tree: int, ids: Ids) -> None:
+    """Let the owners of files in a detached mount appear as others. Raises ``OSError``."""
+    from kata.linux import users
+
+    (namespace,) = users.new(ids.uids, ids.gids)
+    try:
+        sys.map_ids(tree, namespace, recursive=ids.recursive)
+    finally:
+        os.close(namespace)
+
+
+def _not_mapped(share: Share, error: OSError) -> HostError:
+    why = f"{error.filename}: {error.strerror}"
+    if error.errno == _EINVAL:
+        why = "the host's kernel does not map ids on its file system, or on one below it"
+    return HostError(
+        f'cannot map ids of the mount "{share.source}"', why=why,
+        hint='"idmap" maps the topmost mount alone, "ridmap" those below it too',
+    )  # fmt: skip
 
 
 def _confinement(

@@ -122,7 +122,9 @@ def _owner(store: Store, paths: list[str]) -> ContainerState | None:
 
 def _namespaces_of(pid: int) -> list[int]:
     try:
-        return [os.stat(f"/proc/{pid}/ns/{name}").st_ino for name in ("net", "pid", "ipc", "uts")]
+        kinds = ("net", "pid", "ipc", "uts", "user")
+        found = [os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in kinds]
+        return found if found[-1] != os.stat("/proc/self/ns/user").st_ino else found[:-1]
     except OSError:
         return []
 
@@ -226,7 +228,10 @@ class _Creation:
             client, other = (
                 self._join() if launch is None else self._fork(launch, network)
             )
-            self._standin = standin.fork(other, self._state.id, self._place(network))
+            place = self._place(network)
+            self._standin = standin.fork(other, self._state.id, place)
+            if place.users >= 0:
+                os.close(place.users)
             other.close()
             self._run_hooks(network)
             self._ask(client, streams)
@@ -246,7 +251,8 @@ class _Creation:
         binds = host_binds(self._spec, self._state.bundle)
         return standin.Place(
             self._state.command, terminal=self._slave, network=network,
-            shadow=Shadow(self._state.rootfs, binds), orphaned=self._take_back,
+            shadow=Shadow(self._state.rootfs, binds), users=user_namespace(self._spec),
+            orphaned=self._take_back,
         )  # fmt: skip
 
     def _resolve(self) -> Any:
@@ -367,6 +373,28 @@ class _Creation:
                 remove(self._store, self._state, force=True)
         except KataError:
             pass  # the error that led here is the one to tell
+
+
+def user_namespace(spec: Spec) -> int:
+    """The user namespace of a container's stand-in by descriptor; -1 without one.
+
+    Raises ``InvalidSpec``.
+    """
+    path = namespaces(spec).get("user")
+    if path is None:
+        return -1
+    from kata.linux import users
+
+    linux = spec["linux"]
+    try:
+        if path:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        uids, gids = users.parse(linux["uidMappings"]), users.parse(linux["gidMappings"])
+        return users.new(uids, gids)[0]
+    except OSError as error:
+        raise InvalidSpec(
+            "linux.namespaces", f"the user namespace: {error.filename}: {error.strerror}"
+        ) from None
 
 
 def started(made: Made) -> None:

@@ -34,7 +34,7 @@ def document() -> dict[str, Any]:
         "hooks": [*HOST_KINDS[:3], "startContainer", *HOST_KINDS[3:]],
         "mountOptions": sorted(known_options()),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": list(ALL_CAPABILITIES),
             "cgroup": {
                 "v1": True,
@@ -56,7 +56,7 @@ def document() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {"io.github.pykata.version": PRODUCT},
         "potentiallyUnsafeConfigAnnotations": [],

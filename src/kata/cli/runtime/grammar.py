@@ -118,7 +118,7 @@ VERBS: dict[str, tuple[str, tuple[Row, ...], int, int, str, str]] = {
                           ("stats", "", "", FLAG, "print statistics once")), 1, 1, "ID",
                "print events and statistics as JSON"),
     "spec": ("spec", (("bundle", "b", "DIR", VALUE, "where to write it"),
-                      ("rootless", "", "", FLAG, "taken, and without effect")), 0, 0, "",
+                      ("rootless", "", "", FLAG, "with a user namespace for the caller")), 0, 0, "",
              "write a config.json to begin with"),
     "features": ("features", (), 0, 0, "", "print what is supported as JSON"),
     "checkpoint": ("unsupported", _CHECKPOINT, 1, 1, "ID", "not supported"),

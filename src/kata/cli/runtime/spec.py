@@ -34,7 +34,8 @@ def run(options: Options) -> int:
     path = f"{options.bundle or '.'}/config.json"
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(dumps(document(), indent=1).replace("\n ", "\n\t") + "\n")
+            spec = rootless(document()) if options.rootless else document()
+            file.write(dumps(spec, indent=1).replace("\n ", "\n\t") + "\n")
     except FileExistsError:
         raise AlreadyExists(
             f"File {path} exists. Remove it first", hint=f"rm {os.path.abspath(path)}"
@@ -42,6 +43,27 @@ def run(options: Options) -> int:
     except OSError as error:
         raise HostError(f'cannot write "{path}"', why=error.strerror or "") from None
     return 0
+
+
+def rootless(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same in a user namespace that holds the caller alone, changed as runc changes its own.
+
+    But for one thing: the network namespace stays, for without it the network were the host's.
+    """
+    mounts = []
+    for mount in spec["mounts"]:
+        if mount["destination"] == "/sys":
+            options = ["rbind", *_SECURE, "ro"]
+            mount = {"destination": "/sys", "type": "none", "source": "/sys", "options": options}
+        elif mount.get("options"):
+            kept = [o for o in mount["options"] if not o.startswith(("uid=", "gid="))]
+            mount = {**mount, "options": kept}
+        mounts.append(mount)
+    linux = {name: value for name, value in spec["linux"].items() if name != "resources"}
+    linux["namespaces"] = [*linux["namespaces"], {"type": "user"}]
+    linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    return {**spec, "mounts": mounts, "linux": linux}
 
 
 def document() -> dict[str, Any]:
