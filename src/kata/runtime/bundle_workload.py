@@ -29,6 +29,7 @@ class BundleWorkload:
 
     layers: tuple[str, ...] = ()
     engine = True
+    deferred = False
 
     def __init__(
         self, state: ContainerState, spec: dict[str, Any], data_root: str, network: int = -1
