@@ -12,8 +12,8 @@ from kata.config.load import load
 from kata.errors import KataError
 from kata.runtime.store import LOST_EXIT_CODE, Store
 from kata.shim import address as addresses
+from kata.shim.bundle import noted_config, store_name
 from kata.shim.rootfs import unmount_all
-from kata.shim.start import CONFIG_NOTE, store_name
 from kata.wire.containerd_task import DeleteResponse
 from kata.wire.containerd_types import timestamp
 
@@ -22,40 +22,35 @@ if TYPE_CHECKING:
     from kata.runtime.store import ContainerState
     from kata.shim.main import Order
 
+_LAST_MOMENTS_S = 3.0  # of a shim that was told to end, and does
+
 
 def delete(order: Order) -> bytes:
     """Remove it; gives ``DeleteResponse`` as protobuf. Raises what could not be removed."""
     bundle = os.path.abspath(order.bundle or ".")
-    store = Store(load(_noted(bundle)).runtime.state_root)
+    store = Store(load(noted_config(bundle)).runtime.state_root)
     state = store.named(store_name(order))
+    path = addresses.socket_path(order.address, order.namespace, order.id)
     code, ended = LOST_EXIT_CODE, 0
     if state is not None:
         if state.finished_ns:
             code, ended = state.exit_code, state.finished_ns
-        _remove(store, state)
+        _remove(store, state, served=addresses.serves(path))
     else:
         store.sweep(store_name(order))
     unmount_all(f"{bundle}/rootfs")
-    path = addresses.socket_path(order.address, order.namespace, order.id)
     if os.path.lexists(path) and not addresses.serves(path):
         os.unlink(path)
     ended_at = timestamp(ended or time.time_ns())
     return DeleteResponse(exit_status=code, exited_at=ended_at).encode()
 
 
-def _noted(bundle: str) -> str | None:
-    """The configuration file that ``start`` was given."""
-    try:
-        with open(f"{bundle}/{CONFIG_NOTE}", encoding="utf-8") as file:
-            return file.read() or None
-    except OSError:
-        return None
-
-
-def _remove(store: Store, state: ContainerState) -> None:
-    from kata.runtime.cleanup import remove, remove_groups
+def _remove(store: Store, state: ContainerState, *, served: bool) -> None:
+    from kata.runtime.cleanup import kill, remove, remove_groups
 
     if not state.sandbox:
+        if store.alive(state.id):
+            kill(store, state, grace=0.0 if served else _LAST_MOMENTS_S)
         remove(store, state, force=True)
         return
     if store.alive(state.sandbox):

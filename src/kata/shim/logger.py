@@ -6,6 +6,7 @@ by closing 5 that it is ready; the query becomes its arguments.
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 
@@ -14,30 +15,35 @@ from kata.linux import syscalls as sc
 
 _STDOUT, _STDERR, _READY = 3, 4, 5
 _EXEC_FAILED = 127
+_READY_S = 10.0
 
 
 def start(
-    numbers: tuple[int, ...], uri: str, facts: dict[str, str], patience: float
+    numbers: tuple[int, ...], uri: str, facts: dict[str, str], network: int
 ) -> dict[int, int]:
-    """Start the program; gives the ends to write the streams to. Raises ``HostError``."""
+    """Start the program; gives the ends to write the streams to.
+
+    ``network`` is the namespace for it to be in. Raises ``HostError``.
+    """
     argv = arguments(uri)
     pairs = {number: os.pipe2(os.O_CLOEXEC) for number in (1, 2)}
     ready, wait = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(argv, (pairs[1][0], pairs[2][0], wait), facts)
+        _become(argv, (pairs[1][0], pairs[2][0], wait), facts, network)
     os.close(wait)
     for reader, _ in pairs.values():
         os.close(reader)
     for number in set(pairs) - set(numbers):
         os.close(pairs[number][1])
     writers = {number: pairs[number][1] for number in numbers}
-    if not _is_ready(ready, patience):
+    if not _is_ready(ready, _READY_S):
         for fd in writers.values():
             os.close(fd)
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         raise HostError(f'the logging program "{argv[0]}" does not start')
+    _thread.start_new_thread(os.waitpid, (pid, 0))
     return writers
 
 
@@ -65,8 +71,9 @@ def _decoded(text: str) -> str:
     return out.decode(errors="replace")
 
 
-def _become(argv: list[str], fds: tuple[int, int, int], facts: dict[str, str]) -> None:
+def _become(argv: list[str], fds: tuple[int, int, int], facts: dict[str, str], network: int) -> None:
     try:
+        sc.setns(network, sc.CLONE_NEWNET)
         os.setsid()
         moved = [_above(fd) for fd in fds]
         null = os.open("/dev/null", os.O_RDWR)

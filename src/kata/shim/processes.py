@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.runtime.lifetime import Lifetime
+    from kata.shim.hooks import Hooks
     from kata.shim.stdio import Places, Stdio
 
 
@@ -63,6 +64,7 @@ class Task:
         self.id_in_core = ""
         self.rootfs = ""
         self.mounted = False
+        self.hooks: Hooks | None = None
         self.made = Event()  # and that was told
 
     def process(self, exec_id: str) -> Process:

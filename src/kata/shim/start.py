@@ -17,6 +17,7 @@ from kata.oci.spec import namespaces, parse
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import ContainerState, Store, new_id, write_atomic
 from kata.shim import address as addresses
+from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, store_name
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
 
 _INPUT_LIMIT = 10 << 20  # bytes that containerd may write to standard input
-CONFIG_NOTE = "kata-config"  # in the bundle: the configuration file that was asked for
-_LOG = "log"  # containerd reads this pipe, in the bundle
 
 
 @record
@@ -70,7 +69,7 @@ def start(order: Order, bundle: str) -> str:
         except AlreadyExists:
             pass  # it was started before, and containerd asks once more
     found = f"{addresses.SCHEME}{path}"
-    write_atomic(f"{bundle}/address", found.encode())
+    write_atomic(f"{bundle}/{ADDRESS}", found.encode())
     return found
 
 
@@ -93,11 +92,6 @@ def new_state(order: Order, spec: Spec, bundle: str, *, sandbox: str = "") -> Co
         rootfs=os.path.normpath(os.path.join(bundle, root)), sandbox=sandbox,
         annotations=tuple((spec.get("annotations") or {}).items()), **_group(spec, order.id),
     )  # fmt: skip
-
-
-def store_name(order: Order) -> str:
-    """The name that a container is kept by: ids are containerd's, one set for each namespace."""
-    return f"{order.namespace}.{order.id}"
 
 
 def _group(spec: Spec, container_id: str) -> dict[str, str]:
@@ -144,7 +138,7 @@ def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
             store.forget(state)
         os.unlink(path)
         raise
-    write_atomic(f"{bundle}/shim.pid", str(pid).encode())
+    write_atomic(f"{bundle}/{PID}", str(pid).encode())
 
 
 def _options() -> str:
@@ -208,19 +202,19 @@ def _fork(
     lock: int,
 ) -> int:  # fmt: skip
     """The pid of the supervisor, which listens already."""
-    from kata.runtime.birth import Child
-    from kata.shim.workload import ShimWorkload
-
     pid = os.fork()
     if pid:
         return pid
+    from kata.runtime.birth import Child
+    from kata.shim.workload import ShimWorkload
+
     config, launch = decided
     state, spec = asked
     first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, seat.network)
     first.deferred = True
     child = Child((first, launch), config, store, state, _supervisor_of(seat))
     keep = {lock, seat.network, seat.host_network, seat.listener.fileno()}
-    log = f"{seat.bundle}/{_LOG}"
+    log = f"{seat.bundle}/{LOG}"
     child.supervise([], {}, keep, log if os.path.lexists(log) else "")
     raise AssertionError("a supervisor does not return")
 

@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_READY_S = 10.0  # of a logging program
 _FIFO = os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -77,15 +76,18 @@ class Stdio:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self.fds[number] = _open(path, flags)
 
-    def program(self, numbers: tuple[int, ...], uri: str, facts: dict[str, str]) -> None:
+    def program(
+        self, numbers: tuple[int, ...], uri: str, facts: dict[str, str], network: int
+    ) -> None:
         """Give the streams to a logging program: descriptors 3 and 4; it closes 5 when ready."""
         from kata.shim.logger import start
 
-        self.fds.update(start(numbers, uri, facts, _READY_S))
+        self.fds.update(start(numbers, uri, facts, network))
 
 
-def open_streams(places: Places, facts: dict[str, str]) -> Stdio:
-    """Open what containerd named; ``facts`` are the environment of a logging program.
+def open_streams(places: Places, facts: dict[str, str], network: int) -> Stdio:
+    """Open what containerd named; ``facts`` are the environment of a logging program, ``network`` its
+    namespace.
 
     Raises ``InvalidInput`` for an address of no known kind, ``HostError``.
     """
@@ -96,7 +98,7 @@ def open_streams(places: Places, facts: dict[str, str]) -> Stdio:
         outputs = {1: places.stdout, 2: "" if places.terminal else places.stderr}
         numbers = tuple(number for number, where in outputs.items() if where)
         if numbers and outputs[numbers[0]].startswith("binary://"):
-            stdio.program(numbers, outputs[numbers[0]], facts)
+            stdio.program(numbers, outputs[numbers[0]], facts, network)
         else:
             for number in numbers:
                 opener, path = _opener(stdio, outputs[number])

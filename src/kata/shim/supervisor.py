@@ -142,6 +142,7 @@ class ShimSupervisor(PodSupervisor):
         sandbox, life = self._sandbox, self._first
         self._control.listen(self._store.directory(life.state.id))
         client = sandbox.connect()
+        self._tell_guest()
         self._asked.wait()
         if self._create is None:
             raise KataError("nobody asked for the container any more")
@@ -152,24 +153,30 @@ class ShimSupervisor(PodSupervisor):
             for fd in passed:
                 os.close(fd)
             raise
-        client.cork()
-        configured = sandbox.configure()
-        told = sandbox.tell_network()
         self._look_at_names()
         container = Container(client, life.state.id)
         plan.stdin = 0 in request.streams
+        client.cork()
         created = container.begin(plan)
         self._attach(container, plan, request, passed)
         client.uncork()
-        sandbox.check_guest(configured)
-        if told is not None:
-            told.result(sandbox.create_timeout)
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
         sandbox.follow_network(_warn, self._look_at_names)
         gc.enable()
         _thread.start_new_thread(self._set_clock, ())
         _thread.start_new_thread(self._listen_to_guest, ())
+
+    def _tell_guest(self) -> None:
+        """Make the guest itself, while containerd still prepares the first container."""
+        sandbox, client = self._sandbox, self._sandbox.client
+        client.cork()
+        configured = sandbox.configure()
+        told = sandbox.tell_network()
+        client.uncork()
+        sandbox.check_guest(configured)
+        if told is not None:
+            told.result(sandbox.create_timeout)
 
     def _listen_to_guest(self) -> None:
         """Events of the guest: out of memory."""

@@ -25,6 +25,7 @@ from kata.runtime import control_api
 from kata.runtime.store import LOST_EXIT_CODE, PAUSED
 from kata.shim import rootfs
 from kata.shim.events import Publisher
+from kata.shim.hooks import Hooks
 from kata.shim.processes import Process, Task
 from kata.shim.start import new_state, read_spec
 from kata.shim.stdio import Places, open_streams
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
 
 _DRAIN_S = 10.0
+_KILL = 9
 
 
 class TaskService:
@@ -130,6 +132,8 @@ class TaskService:
         try:
             stdio = task.init.stdio = self._open(task, task.init.places)
             try:
+                task.hooks = Hooks(core.seat, task, spec)
+                task.hooks.create()
                 self._ask(task, spec, stdio, first=first)
             except BaseException:
                 stdio.close()
@@ -152,7 +156,7 @@ class TaskService:
         facts = {
             "CONTAINER_ID": task.id, "CONTAINER_NAMESPACE": self._core.seat.order.namespace,
         }  # fmt: skip
-        return open_streams(places, facts)
+        return open_streams(places, facts, self._core.seat.host_network)
 
     def _ask(self, task: Task, spec: Spec, stdio: Stdio, *, first: bool) -> None:
         """Have the core make it."""
@@ -190,7 +194,18 @@ class TaskService:
             self._core_call("Start", agent_api.ContainerRequest(container_id=life.state.id))
             task.init.started = True
             self.events.publish(events.TaskStart(container_id=task.id, pid=self._pid))
+        self._after_start(task)
         return api.PidResponse(pid=self._pid)
+
+    def _after_start(self, task: Task) -> None:
+        assert task.hooks is not None
+        try:
+            task.hooks.started()
+        except KataError:
+            self._core_call("Signal", agent_api.SignalRequest(
+                container_id=task.id_in_core, signal=_KILL, all=True
+            ))  # fmt: skip
+            raise
 
     def _start_exec(self, task: Task, process: Process) -> api.PidResponse:
         life = self._present(task)
@@ -282,6 +297,8 @@ class TaskService:
             rootfs.unmount_all(task.rootfs)
         with self._changing:
             self._tasks.pop(task.id, None)
+        if task.hooks is not None:
+            task.hooks.deleted()
 
     def _kill(self, request: api.KillRequest) -> Empty:
         task = self._task(request.id)
