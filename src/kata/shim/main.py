@@ -85,7 +85,7 @@ def _run(order: Order) -> int:
     if order.version:
         from kata.version import VERSION
 
-        _print(f"{PROGRAM}:\n  Version:  {VERSION}\n".encode())
+        _print(f"{PROGRAM} version {VERSION}\n".encode())
         return 0
     if order.info:
         from kata.shim.info import info
