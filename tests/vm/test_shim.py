@@ -1,4 +1,4 @@
-"""``containerd-shim-kata-v2`` over its socket, as containerd drives it: real machines, no containerd."""
+"""``containerd-shim-kata-v2`` over its socket, driven as containerd does, with real machines."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-i
 
 
 @pytest.fixture
-def containerd(prepared, tmp_path):  # noqa: ARG001 (the guest image)
+def containerd(prepared, tmp_path):  # the guest image
     """A containerd; whatever it made is gone afterwards."""
     made = Containerd(str(tmp_path), DATA)
     yield made

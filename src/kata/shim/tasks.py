@@ -126,7 +126,8 @@ class TaskService:
         spec = read_spec(request.bundle)
         drop_unknown_capabilities(spec["process"])
         refuse(spec)
-        first = request.id == core.seat.order.id and not core.first.created.wait(0)
+        named = bool(core.seat.kind) and request.id == core.seat.order.id
+        first = named and not core.first.created.wait(0)
         if not first:
             self._check_membership(request.id, spec)
         task.rootfs = root_of(spec, request.bundle)
@@ -322,7 +323,7 @@ class TaskService:
 
     def _shutdown(self, _request: api.ShutdownRequest) -> Empty:
         with self._changing:
-            if not self._tasks:
+            if not self._tasks and self._core.seat.kind:  # else ShutdownSandbox says it
                 self._core.shut_down()
         return Empty()
 
