@@ -15,10 +15,12 @@ import time
 
 from kata.errors import KataError
 from kata.linux import syscalls as sc
+from kata.linux.title import set_title
 from kata.runtime.cleanup import remove_groups
 from kata.runtime.container import Container
 from kata.runtime.lifetime import Event, note
 from kata.runtime.pod import PodSupervisor
+from kata.shim.main import PROGRAM
 from kata.shim.sandboxes import SandboxService
 from kata.shim.server import Server
 from kata.shim.tasks import TaskService
@@ -129,6 +131,7 @@ class ShimSupervisor(PodSupervisor):
     ) -> None:
         """Serve containerd to the end."""
         sys.stderr = _Quiet()
+        set_title(self._title())
         sc.setns(self.seat.network, sc.CLONE_NEWNET)
         self._server.listen(self.seat.listener)
         if self._arrived is not None:
@@ -142,6 +145,12 @@ class ShimSupervisor(PodSupervisor):
         while self._server.busy and time.monotonic() < end:
             time.sleep(0.001)
         self._tasks.events.flush(_LAST_EVENTS_S)
+
+    def _title(self) -> list[str]:
+        """It serves: no more the command that began it."""
+        order = self.seat.order
+        given = ("-namespace", order.namespace, "-id", order.id, "-address", order.address)
+        return [PROGRAM, *given]
 
     def _clean_up(self) -> None:
         try:

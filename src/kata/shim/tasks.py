@@ -223,7 +223,7 @@ class TaskService:
                 process.run = container.exec(life.workload.exec_request(wanted, fds), fds)
             except BaseException as error:
                 stdio.close()
-                process.end(LOST_EXIT_CODE if not isinstance(error, KataError) else 126)
+                process.end(error.exit_code if isinstance(error, KataError) else LOST_EXIT_CODE)
                 raise
             process.started = True
             self.events.publish(
@@ -250,6 +250,8 @@ class TaskService:
         if task is None:
             return
         task.made.wait()
+        if life.result.oom_killed and not task.lacked_memory:
+            self.out_of_memory(task.id_in_core)
         with task.init.telling:
             task.init.end(life.result.exit_code, life.result.finished_ns)
         self._tell_end(task, task.init)
@@ -266,6 +268,7 @@ class TaskService:
         """The guest's kernel killed for want of memory."""
         for task in list(self._tasks.values()):
             if task.id_in_core == container_id:
+                task.lacked_memory = True
                 self.events.publish(events.TaskOOM(container_id=task.id))
 
     def _present(self, task: Task) -> Lifetime:
