@@ -333,6 +333,34 @@ def test_a_logging_program_and_a_file(containerd):
     assert content(where) == b"kept\n"
 
 
+def test_hooks(containerd):
+    """They run at their moments, with a pid that leads to the sandbox's network."""
+    log = f"{containerd.directory}/hooks"
+    script = f"{containerd.directory}/hook"
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(
+            "#!/bin/sh\nstate=$(cat)\n"
+            "pid=$(echo \"$state\" | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\n"
+            f'echo $1 $(test -n "$pid" && readlink /proc/$pid/ns/net) '
+            f"$(readlink /proc/self/ns/net) >> {log}\n"
+        )
+    os.chmod(script, 0o755)
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    hooks = {kind: [{"path": script, "args": ["hook", kind]}] for kind in kinds}
+    containerd.bundle("box", "sleep", "1000", hooks=hooks)
+    shim = containerd.start("box")
+    containerd.create(shim, "box")
+    inside = os.readlink(f"/proc/{shim.of('State', 'box').pid}/ns/net")
+    shim.of("Start", "box")
+    finish(shim, "box")
+    host = os.readlink("/proc/self/ns/net")
+    rows = [row.split() for row in content(log).decode().splitlines()]
+    assert [row[0] for row in rows] == list(kinds)
+    assert [row[1:] for row in rows] == [
+        [inside, host], [inside, host], [inside, inside], [inside, host], [host],
+    ]  # fmt: skip
+
+
 def content(path):
     """What is in a file, if it is there."""
     if not os.path.exists(path):
