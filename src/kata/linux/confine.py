@@ -62,7 +62,8 @@ class Confinement:
 
     ``namespaces`` are CLONE_NEW* flags; with CLONE_NEWNS the root becomes an empty tmpfs holding
     ``binds``, ``links`` (target, text) and ``devices`` (host paths, made owned by ``uid``), which
-    is read-only from then on. ``trees`` come after the binds; ``proc`` are the entries of /proc
+    is read-only from then on. ``trees`` come after the binds, then
+    the ``directories`` that are not there are made; ``proc`` are the entries of /proc
     to be there, each alone, so that no ``..`` leads from one to another. ``capabilities`` is a
     mask kept in every set; rlimits are (resource, value) and set both limits. ``hostname`` needs
     CLONE_NEWUTS. ``uid_change`` lets a later change of the effective uid take capabilities away
@@ -85,6 +86,7 @@ class Confinement:
     intercept_open: bool = False
     hostname: str = ""
     trees: tuple[Tree, ...] = ()
+    directories: tuple[str, ...] = ()
     proc: tuple[str, ...] = ()
     uid_change: bool = False
     cgroup: int = -1
@@ -285,6 +287,9 @@ class _Child:
             self._step = f'attach "{tree.target}"'
             _make_target(_SCRATCH + tree.target, tree.fd)
             sys.attach_tree(tree.fd, _SCRATCH + tree.target)
+        for path in c.directories:
+            self._step = f'make "{path}"'
+            os.makedirs(_SCRATCH + path, exist_ok=True)
         if c.proc:
             self._proc(c.proc)
         for target, text in c.links:
@@ -411,21 +416,25 @@ def program_root(program: str) -> tuple[tuple[Bind, ...], tuple[tuple[str, str],
     return tuple(binds), tuple(links)
 
 
-def empty_root(process: Process, targets: Iterable[str]) -> None:
+def empty_root(process: Process, targets: Iterable[str], *, keep: str = "/") -> None:
     """Take ``targets`` (mounts, or entries of the root) out of a process's root, for good.
 
-    What it has mapped or opened stays usable. Raises ``HostError``.
+    Directories that get empty go too, up to ``keep``, which stays. What it has mapped or opened
+    stays usable. Raises ``HostError``.
     """
 
     def work() -> None:
         for target in targets:
-            _remove(target)
+            _remove(target, keep)
 
     _change_root(process, work)
 
 
-def add_trees(process: Process, trees: Iterable[Tree]) -> None:
-    """Attach more trees in a process's root; all of them, or none. Raises ``HostError``."""
+def add_trees(process: Process, trees: Iterable[Tree], *, keep: str = "/") -> None:
+    """Attach more trees in a process's root, or none; ``keep`` as for ``empty_root``.
+
+    Raises ``HostError``.
+    """
 
     def work() -> None:
         done = []
@@ -436,7 +445,7 @@ def add_trees(process: Process, trees: Iterable[Tree]) -> None:
                 sys.attach_tree(tree.fd, tree.target)
         except OSError:
             for target in done:
-                _remove(target)
+                _remove(target, keep)
             raise
 
     _change_root(process, work)
@@ -470,13 +479,13 @@ def _change_root(process: Process, work: Callable[[], None]) -> None:
         raise HostError(f"cannot change the root of {process.name}", why=str(failure[0]))
 
 
-def _remove(target: str) -> None:
+def _remove(target: str, keep: str) -> None:
     try:
         sys.umount(target, sys.MNT_DETACH | sys.UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno != 22:  # EINVAL: not a mount, but a link
             raise
-    while target != "/":
+    while target != keep:
         try:
             if os.path.isdir(target) and not os.path.islink(target):
                 os.rmdir(target)

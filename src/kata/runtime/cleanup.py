@@ -54,16 +54,26 @@ def _end(store: Store, state: ContainerState) -> None:
     except KataError:
         pass  # not listening yet, or not any more
     if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
-        deadline = time.monotonic() + _PATIENCE_S
-        _kill_supervisor(store, state)
-        while not _gone_within(store, state, 0.5):
-            _kill_supervisor(store, state)  # one that was just being forked
-            if time.monotonic() < deadline:
-                continue
-            raise WrongState(
-                f'the supervisor of container "{state.name}" does not end',
-                why=f"process {state.pid} still holds it",
-            )
+        kill(store, state)
+
+
+def kill(store: Store, state: ContainerState, *, grace: float = 0.0) -> None:
+    """Kill the supervisor, unless it ends within ``grace`` seconds: its VMM dies with it.
+
+    Raises ``WrongState`` if it does not end.
+    """
+    if grace and _gone_within(store, state, grace):
+        return
+    deadline = time.monotonic() + _PATIENCE_S
+    _kill_supervisor(store, state)
+    while not _gone_within(store, state, 0.5):
+        _kill_supervisor(store, state)  # one that was just being forked
+        if time.monotonic() < deadline:
+            continue
+        raise WrongState(
+            f'the supervisor of container "{state.name}" does not end',
+            why=f"process {state.pid} still holds it",
+        )
 
 
 def _gone_within(store: Store, state: ContainerState, seconds: float) -> bool:

@@ -94,14 +94,15 @@ class RunningShare:
         try:
             for share in shares:
                 trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
-            confine.add_trees(self.process, trees)
+            confine.add_trees(self.process, trees, keep=_DIRECTORY)
         finally:
             _close(*(tree.fd for tree in trees))
 
     def remove(self, shares: Sequence[Share]) -> None:
         """Serve these no more: what the guest has open of them stays open to it."""
         try:
-            confine.empty_root(self.process, [f"{_DIRECTORY}/{share.name}" for share in shares])
+            targets = [f"{_DIRECTORY}/{share.name}" for share in shares]
+            confine.empty_root(self.process, targets, keep=_DIRECTORY)
         except HostError:
             pass  # the daemon has ended, and all of it with it
 
@@ -212,7 +213,8 @@ def _confinement(
     """What the daemon may have, and what is in its root only until it runs."""
     binds, links = confine.program_root(daemon.program)
     confinement = confine.Confinement(
-        uid=0, gid=0, binds=binds, links=links, trees=trees, proc=_PROC,
+        uid=0, gid=0, binds=binds, links=links, trees=trees, directories=(_DIRECTORY,),
+        proc=_PROC,
         cgroup=daemon.cgroup, cgroup_tasks=daemon.cgroup_tasks,
         capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT, uid_change=True,
         rlimits=((_RLIMIT_NOFILE, _open_files()), (_RLIMIT_CORE, 0)),
