@@ -235,8 +235,8 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                   (), "directory"),
                  ("engine-version", "", "VERSION", "value",
                   "do not ask the engine for its version")),
-                {"note": "Writes one file of its own, never into another's; where an engine has no\n"
-                         "place for one, it prints what to add to which file."}),
+                {"note": "Writes one file of its own, never into another's; where an engine\n"
+                         "has no place for one, it prints what to add to which file."}),
     "version": ("version", "Print versions", "kata version", (), (_FORMAT,)),
     "completion": ("completion", "Print a completion script for a shell",
                    "source <(kata completion bash)",
