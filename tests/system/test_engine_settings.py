@@ -15,6 +15,7 @@ RUNTIME = f"{CHECKOUT}/bin/kata-runtime"
 SHIM = f"{CHECKOUT}/bin/containerd-shim-kata-v2"
 CRI = "io.containerd.grpc.v1.cri"
 MAIN = "/etc/containerd/config.toml"
+IMPORTING = 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n'
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_podman_knows_the_runtime(place):
     assert place.run(*asked, check=False).stdout.strip() != RUNTIME
 
 
-@pytest.mark.parametrize("before", ["", 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n'])
+@pytest.mark.parametrize("before", ["", IMPORTING])
 def test_containerd_knows_the_handler(place, before):
     """containerd has our handler beside runc's, with and without a configuration before."""
     need_tool("containerd")
@@ -73,7 +74,7 @@ def test_containerd_knows_the_handler(place, before):
 
 
 def test_containerd_by_hand(place):
-    """Lines printed for somebody's file, added to it, are what they should be, and all else stays."""
+    """Lines printed for somebody's file, added to it, do what they should, and all else stays."""
     need_tool("containerd")
     mine = f'version = 2\n[plugins."{CRI}"]\nsandbox_image = "mine/pause:1"\n'
     place.write(MAIN, mine)
@@ -94,8 +95,7 @@ def test_what_is_refused_would_have_done_harm(place):
     ):
         pytest.skip("from containerd 2.0 on tables are merged")
     drop_in = f'version = 2\n[plugins."{CRI}".containerd.runtimes.kata]\nruntime_type = "x"\n'
-    imports = 'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n'
-    place.write(MAIN, imports + f'[plugins."{CRI}"]\nsandbox_image = "mine/pause:1"\n')
+    place.write(MAIN, IMPORTING + f'[plugins."{CRI}"]\nsandbox_image = "mine/pause:1"\n')
     place.write("/etc/containerd/conf.d/x.toml", drop_in)
     dump = place.run("containerd", "-c", MAIN, "config", "dump").stdout
     assert "mine/pause:1" not in dump

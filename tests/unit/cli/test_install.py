@@ -263,7 +263,7 @@ def test_a_section_is_added_to_from_2_0_on(machine):
 
 def test_runc_is_not_named_twice(machine):
     """Lines for a file that has handlers name kata alone."""
-    text = f'version = 2\n[{CRI}.containerd.runtimes.runc]\nruntime_type = "io.containerd.runc.v2"\n'
+    text = f'version = 2\n[{CRI}.containerd.runtimes.runc]\nruntime_type = "other"\n'
     machine.write(FILES["containerd"], text)
     assert machine.install("containerd") == 1
     assert "runtimes.runc" not in machine.out
