@@ -28,6 +28,7 @@ PROGRAMS = {  # and how each begins: what a program does not need is not importe
 }
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 RECORD = "installed.json"
+ENGINES = "/var/lib/kata/engines.json"  # what kata install wrote into engines' directories
 LAUNCHER = """\
 #!/usr/bin/python3 -IS
 import sys
@@ -149,11 +150,21 @@ class Installation:
         except FileNotFoundError:
             return {}
 
+    def engines(self) -> list[str]:
+        """The files that kata install wrote and nobody has undone."""
+        try:
+            with open(self.place(ENGINES), encoding="utf-8") as file:
+                return [self.place(kept["path"]) for kept in json.load(file).values()]
+        except FileNotFoundError:
+            return []
+
     def uninstall(self) -> None:
         """Remove what ``install`` and the guest image builder put below the prefix."""
         recorded = self.recorded()
         if not recorded:
             sys.exit(f'nothing is installed below "{self.place(self.prefix)}"')
+        for path in self.engines():
+            print(f'note: "{path}" still tells an engine of the runtime; remove it too')
         directories = [path for path in recorded if path.endswith("/")]
         for path, known in recorded.items():
             if path in directories:

@@ -130,6 +130,17 @@ def test_a_foreign_configuration_is_kept(prefix):
     assert prefix.files() == {CONFIGURATION}
 
 
+def test_files_for_engines_are_told(prefix):
+    """What tells an engine of the runtime is named, unless it was taken away before."""
+    prefix.make("install")
+    words = ("install", "podman", "--destdir", prefix.root, "--engine-version", "4.3.1")
+    assert prefix.run("kata", *words).returncode == 0
+    [path] = [f for f in prefix.files() if f.endswith("50-kata.conf")]
+    with open(f"{prefix.root}/{path}", encoding="utf-8") as file:
+        assert f'["{prefix.prefix}/bin/kata-runtime"]' in file.read()
+    assert f'"{prefix.root}/{path}" still tells an engine' in prefix.make("uninstall")
+
+
 def test_uninstalling_nothing_is_an_error(prefix):
     """Where nothing is installed, uninstalling says so and removes nothing."""
     with pytest.raises(subprocess.CalledProcessError):

@@ -227,6 +227,16 @@ _VERBS: dict[str, tuple[Any, ...]] = {
               {"note": "Ends with 0 only if a container can run."}),
     "env": ("env", "Print the settings in force, the paths and the versions used",
             "kata env --format json", (), (_FORMAT,)),
+    "install": ("install", "Make a container engine know the runtime", "kata install podman",
+                (("engine", "one", "ENGINE", "", ("containerd", "crio", "docker", "podman")),),
+                (("undo", "", "", "flag", "remove what it wrote, unless that was edited since"),
+                 ("dry-run", "", "", "flag", "print what would be written, write nothing"),
+                 ("destdir", "", "DIR", "value", "configure the machine whose files are below DIR",
+                  (), "directory"),
+                 ("engine-version", "", "VERSION", "value",
+                  "do not ask the engine for its version")),
+                {"note": "Writes one file of its own, never into another's; where an engine\n"
+                         "has no place for one, it prints what to add to which file."}),
     "version": ("version", "Print versions", "kata version", (), (_FORMAT,)),
     "completion": ("completion", "Print a completion script for a shell",
                    "source <(kata completion bash)",
@@ -252,11 +262,11 @@ ALIASES = {
     "factory rm": "factory destroy",
 }
 
-# The order of ``kata --help``.
+# The order of ``kata --help``; ``version`` is among its options.
 SECTIONS = (
     ("Containers", ("run", "exec", "ps", "logs", "stop", "kill", "rm", "wait", "inspect", "gc")),
     ("Images and machines", ("image", "guest", "factory")),
-    ("This installation", ("check", "env", "version", "completion")),
+    ("This installation", ("check", "install", "env", "completion")),
 )
 # fmt: on
 

@@ -41,7 +41,7 @@ def page() -> str:
     """The page, Markdown."""
     lines = [_HEAD, "## Options before the command", "", *_table(grammar.global_options())]
     names = [name for _, members in grammar.SECTIONS for name in members]
-    for name in [*names, "help"]:
+    for name in [*names, "version", "help"]:
         members = [n for n in grammar.names() if n == name or n.startswith(f"{name} ")]
         for member in members:
             lines += ["", *_section(grammar.verb(member))]
