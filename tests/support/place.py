@@ -156,7 +156,10 @@ class Place:
         shutil.rmtree(self.directory)
 
 
-GROUPS = ("libpod_parent", f"kata-test-docker-{os.getpid()}")
+GROUPS = (
+    "libpod_parent",
+    *(f"kata-test-{engine}-{os.getpid()}" for engine in ("docker", "ctr", "cri")),
+)
 
 
 def group_roots(name: str) -> list[str]:
