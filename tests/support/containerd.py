@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -176,6 +177,13 @@ class Ctr(Engine):
         """The tasks and their states."""
         rows = [line.split() for line in self.ok("task", "ls").splitlines()[1:]]
         return {row[0]: row[2] for row in rows}
+
+    def reap(self, name: str) -> int:
+        """Delete a task that has ended; its exit code, which ctr only warns of."""
+        done = self("task", "rm", name)
+        assert done.code == 0, done.err
+        found = re.search(r"non-zero exit code (\d+)", done.err)
+        return int(found[1]) if found else 0
 
     def end(self, name: str = "box") -> None:
         """Kill and remove a container."""
