@@ -21,6 +21,7 @@ from support.source import CHECKOUT
 
 RUNTIMES = {"runc": "io.containerd.runc.v2", "kata": "io.containerd.kata.v2"}
 SHIM = f"{CHECKOUT}/bin/containerd-shim-kata-v2"
+HERE = os.path.dirname(os.path.abspath(__file__))
 PAUSE = "localhost/pause"
 NAMESPACE = f"kata-test-ctr-{os.getpid()}"
 SUBNET = "10.91.0.0/16"
@@ -204,19 +205,23 @@ class Ctr(Engine):
 
 def archives(directory: str) -> list[str]:
     """The images of these tests as files that ``ctr`` can import."""
-    base = oci_image.layer_of(busybox.make(f"{directory}/rootfs"))
+    root = busybox.make(f"{directory}/rootfs")
+    _compile(f"{HERE}/probe.c", f"{root}/bin/probe")
+    base = oci_image.layer_of(root)
     with open(f"{directory}/pause.c", "w", encoding="utf-8") as file:
         file.write(PAUSE_SOURCE)
     os.makedirs(f"{directory}/pause-rootfs")
-    subprocess.run(
-        [need_tool("gcc"), "-static", "-Os", "-o", f"{directory}/pause-rootfs/pause",
-         f"{directory}/pause.c"], check=True,
-    )  # fmt: skip
+    _compile(f"{directory}/pause.c", f"{directory}/pause-rootfs/pause")
     pause = oci_image.layer_of(f"{directory}/pause-rootfs")
     return [
         archive(directory, IMAGE, base, PLAIN_CONFIG),
         archive(directory, PAUSE, pause, {"Entrypoint": ["/pause"]}),
     ]
+
+
+def _compile(source: str, target: str) -> None:
+    argv = [need_tool("gcc"), "-static", "-Os", "-Wall", "-Werror", "-o", target, source]
+    subprocess.run(argv, check=True)
 
 
 def archive(directory: str, name: str, layer: bytes, config: dict) -> str:

@@ -23,6 +23,11 @@ from grpc_tools import protoc
 NAMES = itertools.count(1)
 HERE = os.path.dirname(os.path.abspath(__file__))
 TIMEOUT = 60
+MASKED = [  # what kubelet asks for when a container says nothing of it
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+]  # fmt: skip
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 Error = grpc.RpcError
 
 
@@ -116,6 +121,7 @@ class Pod:
                 "command": list(command), "log_path": f"{name}.log",
                 "linux": {"security_context": {
                     "namespace_options": self.config["linux"]["security_context"]["namespace_options"],
+                    "masked_paths": MASKED, "readonly_paths": READ_ONLY,
                 }},
             },
             changes,
