@@ -153,5 +153,6 @@ def _is_ours(containerd, sandbox: str, directory: str) -> bool:
 def pod(pods) -> Pod:
     """A pod with a container "box" that sleeps, for the tests of a file that only add to it."""
     pod = pods()
-    pod.up("box")
+    pod.up("box")  # and it is that, no longer what became it: processes are counted by their words
+    until(lambda: "sleep" in pod.sh("box", "cat /proc/1/cmdline"))
     return pod

@@ -30,6 +30,7 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}:latest"
 restrict_oom_score_adj = true
+stats_collect_period = 1
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "/etc/cni/net.d"

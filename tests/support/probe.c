@@ -1,7 +1,9 @@
 /* What no program of the distribution does in a test's container: sockets in the file system,
  * watches, and signals counted one by one. Every line is written at once. */
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
@@ -54,6 +56,24 @@ static int dial(const char *path, const char *words)
     return 0;
 }
 
+/* Answer datagrams to a port of UDP: each comes back after "got ". */
+static int echo(int port)
+{
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_port = htons(port)}, client;
+    int server = socket(AF_INET, SOCK_DGRAM, 0);
+    char text[256] = "got ";
+    ssize_t size;
+
+    if (bind(server, (struct sockaddr *)&name, sizeof name))
+        return fail("bind");
+    for (socklen_t length = sizeof client;; length = sizeof client) {
+        size = recvfrom(server, text + 4, sizeof text - 4, 0, (struct sockaddr *)&client, &length);
+        if (size < 0)
+            return fail("recvfrom");
+        sendto(server, text, size + 4, 0, (struct sockaddr *)&client, length);
+    }
+}
+
 /* Print the name of each entry of a directory that appears or is moved there. */
 static int watch(const char *path)
 {
@@ -94,6 +114,8 @@ int main(int argc, char **argv)
         return serve(argv[2]);
     if (argc == 4 && !strcmp(argv[1], "dial"))
         return dial(argv[2], argv[3]);
+    if (argc == 3 && !strcmp(argv[1], "echo"))
+        return echo(atoi(argv[2]));
     if (argc == 3 && !strcmp(argv[1], "watch"))
         return watch(argv[2]);
     if (argc == 2 && !strcmp(argv[1], "count"))
