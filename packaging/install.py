@@ -24,7 +24,7 @@ CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAMS = {  # and how each begins: what a program does not need is not imported
     "kata": ("kata.cli.main", "enter(sys.argv[1:])"),
     "kata-runtime": ("kata.cli.runtime.main", "enter(sys.argv[1:])"),
-    "containerd-shim-kata-v2": ("kata.cli.main", 'enter(sys.argv[1:], "containerd-shim-kata-v2")'),
+    "containerd-shim-kata-v2": ("kata.shim.main", "enter(sys.argv[1:])"),
 }
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 RECORD = "installed.json"

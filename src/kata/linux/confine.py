@@ -62,7 +62,8 @@ class Confinement:
 
     ``namespaces`` are CLONE_NEW* flags; with CLONE_NEWNS the root becomes an empty tmpfs holding
     ``binds``, ``links`` (target, text) and ``devices`` (host paths, made owned by ``uid``), which
-    is read-only from then on. ``trees`` come after the binds; ``proc`` are the entries of /proc
+    is read-only from then on. ``trees`` come after the binds, then
+    the ``directories`` that are not there are made; ``proc`` are the entries of /proc
     to be there, each alone, so that no ``..`` leads from one to another. ``capabilities`` is a
     mask kept in every set; rlimits are (resource, value) and set both limits. ``hostname`` needs
     CLONE_NEWUTS. ``uid_change`` lets a later change of the effective uid take capabilities away
@@ -85,6 +86,7 @@ class Confinement:
     intercept_open: bool = False
     hostname: str = ""
     trees: tuple[Tree, ...] = ()
+    directories: tuple[str, ...] = ()
     proc: tuple[str, ...] = ()
     uid_change: bool = False
     cgroup: int = -1
@@ -285,6 +287,9 @@ class _Child:
             self._step = f'attach "{tree.target}"'
             _make_target(_SCRATCH + tree.target, tree.fd)
             sys.attach_tree(tree.fd, _SCRATCH + tree.target)
+        for path in c.directories:
+            self._step = f'make "{path}"'
+            os.makedirs(_SCRATCH + path, exist_ok=True)
         if c.proc:
             self._proc(c.proc)
         for target, text in c.links:

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from kata.runtime.supervisor import Supervisor
     from kata.runtime.workload import Workload
 
+# of a pipe: both ends, so that neither its opening waits for a reader nor a write fails without one
+_LOG = os.O_RDWR | os.O_NONBLOCK | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
 
 class Child:
     """The forked process; ``become`` gives its kind of supervisor once there is time to load it."""
 
     def __init__(
         self, asked: tuple[Workload, Launch], config: Config, store: Store,
-        state: ContainerState, become: Callable[[], type[Supervisor]],
+        state: ContainerState, become: Callable[[], Callable[..., Supervisor]],
     ) -> None:  # fmt: skip
         self._first, launch = asked
         self._store, self._state, self._become = store, state, become
@@ -41,12 +44,13 @@ class Child:
         )
 
     def supervise(
-        self, channels: Sequence[socket], fds: Mapping[int, int], keep: set[int]
+        self, channels: Sequence[socket], fds: Mapping[int, int], keep: set[int], log: str = ""
     ) -> None:
         """Become the supervisor, and never return.
 
         ``channels`` are the command line's connections; ``keep`` are the descriptors needed besides
-        ``fds``; standard input and output go to /dev/null, standard error to a log.
+        ``fds``; standard input and output go to /dev/null, standard error to ``log``
+        (unless given, a file beside the state), which may be a pipe.
         """
         code = 0
         try:
@@ -54,7 +58,7 @@ class Child:
             os.chdir("/")
             _reset_signals()
             _thread.stack_size(256 << 10)
-            log = f"{self._store.directory(self._state.id)}/supervisor.log"
+            log = log or f"{self._store.directory(self._state.id)}/supervisor.log"
             _own_descriptors(fds, keep | {channel.fileno() for channel in channels}, log)
             self._run(channels, fds)
         except BaseException:
@@ -89,7 +93,7 @@ def _own_descriptors(fds: Mapping[int, int], keep: set[int], log: str) -> None:
     """Close all but what is needed; give 0 to 2 a place where nothing of the caller's is held."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        errors = os.open(log, _LOG, 0o600)
     except OSError:
         errors = null  # a full disk: what fails because of it is reported by whoever needs it
     os.dup2(null, 0, inheritable=False)

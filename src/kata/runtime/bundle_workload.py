@@ -29,6 +29,7 @@ class BundleWorkload:
 
     layers: tuple[str, ...] = ()
     engine = True
+    deferred = False
 
     def __init__(
         self, state: ContainerState, spec: dict[str, Any], data_root: str, network: int = -1
@@ -41,7 +42,7 @@ class BundleWorkload:
         self.bundle = state.bundle
         self.streams: frozenset[int] = frozenset()  # the standard streams that are not /dev/null
         self.owner: Callable[[str, str], str] = _nobody
-        self.hostname = spec.get("hostname") or ""
+        self.hostname = spec.get("hostname") or os.uname().nodename  # as a new namespace has it
         parent, _, name = state.cgroup.rpartition("/")
         self.group = parent, name
         self.systemd_slice = state.systemd_slice
@@ -96,7 +97,8 @@ class BundleWorkload:
         if seccomp:
             self._seccomp = spec_filter(seccomp, data_root=self.data_root)
         spaces = bundles.spaces(self.spec, self.owner)
-        spec = bundles.guest_spec(self.spec, self._mounts, plan, spaces, self._state_document())
+        whole = self.spec if self.spec.get("hostname") else self._named(spaces)
+        spec = bundles.guest_spec(whole, self._mounts, plan, spaces, self._state_document())
         return CreateContainerRequest(
             container_id=self.id,
             spec=quickjson.dumps(spec).encode(),
@@ -106,6 +108,10 @@ class BundleWorkload:
             stdout=True,
             stderr=not self.terminal,
         )
+
+    def _named(self, spaces: dict[str, str]) -> dict[str, Any]:
+        """With the host's name in a new namespace: what a container of the host would see."""
+        return {**self.spec, "hostname": self.hostname} if spaces.get("uts") == "" else self.spec
 
     def _state_document(self) -> dict[str, Any]:
         from kata.oci.state import CREATED, State, document

@@ -54,12 +54,22 @@ def _end(store: Store, state: ContainerState) -> None:
     except KataError:
         pass  # not listening yet, or not any more
     if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
-        _kill_supervisor(store, state)
-        if not _gone_within(store, state, _PATIENCE_S):
-            raise WrongState(
-                f'the supervisor of container "{state.name}" does not end',
-                why=f"process {state.pid} still holds it",
-            )
+        kill(store, state)
+
+
+def kill(store: Store, state: ContainerState, *, grace: float = 0.0) -> None:
+    """Kill the supervisor, unless it ends within ``grace`` seconds: its VMM dies with it.
+
+    Raises ``WrongState`` if it does not end.
+    """
+    if grace and _gone_within(store, state, grace):
+        return
+    _kill_supervisor(store, state)
+    if not _gone_within(store, state, _PATIENCE_S):
+        raise WrongState(
+            f'the supervisor of container "{state.name}" does not end',
+            why=f"process {state.pid} still holds it",
+        )
 
 
 def _gone_within(store: Store, state: ContainerState, seconds: float) -> bool:

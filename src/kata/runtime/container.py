@@ -52,12 +52,14 @@ class Process:
         assert isinstance(answer, WaitResponse)
         return answer
 
-    def drain(self) -> None:
-        """Wait until all it wrote was delivered; give up its standard input."""
+    def drain(self, timeout: float = FOREVER) -> bool:
+        """Wait until all it wrote was delivered, for each stream up to ``timeout`` seconds.
+
+        Gives up its standard input. Whether all was delivered.
+        """
         if self.input is not None:
             self.input.finish()
-        for pump in self.outputs:
-            pump.wait()
+        return all([pump.wait(timeout) for pump in self.outputs])
 
     @property
     def output_error(self) -> str:

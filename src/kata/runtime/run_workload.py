@@ -26,6 +26,7 @@ class RunWorkload:
 
     guest_name = FIRST
     engine = False
+    deferred = False
     resolv_conf = ""
     network = -1
     systemd_slice = ""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kata.storage.share import RunningShare
     from kata.wire.agent_api import CreateContainerRequest
 
+NO_FILES = storage.Plan("", (), (), (), ())  # of a sandbox whose containers are still to come
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
 _CRASH_MARK = "kata-agent: crashed"
 
@@ -68,7 +69,7 @@ class Sandbox:
         self._group: Group | None = None
         self._opened: list[int] = []
         self._share_failure: KataError | None = None
-        self._stopping = self._ready = False
+        self._stopping = self._ready = self._share_mounted = False
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
         self.network: Network | None = None
@@ -129,13 +130,15 @@ class Sandbox:
         if refused and self._first.engine:
             raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
         entry = self._group.entry()
-        plan, sources = self._plan(self._first)
+        deferred = self._first.deferred
+        plan, sources = (NO_FILES, {}) if deferred else self._plan(self._first)
         if self._first.network >= 0:
             self._connect_network(self._first.network)
-        if plan.shares:
+        shared = deferred or bool(plan.shares)
+        if shared:
             self._start_share(plan, sources, entry)
-        machine = replace(self._launch.machine, shared_memory=bool(plan.shares))
-        frozen = self._open_template(private_copy=bool(plan.shares))
+        machine = replace(self._launch.machine, shared_memory=shared)
+        frozen = self._open_template(private_copy=shared)
         bindings = Bindings(
             memory=frozen.memory if frozen else -1,
             memory_source=frozen.source if frozen else -1,
@@ -214,10 +217,11 @@ class Sandbox:
         rootfs, volumes, pinned = workload.sources()
         self._opened += [source.fd for source in pinned]
         limits = storage.Limits(
-            wired_slots=self._launch.machine.block_slots, share_mounted=self._share is not None
+            wired_slots=self._launch.machine.block_slots, share_mounted=self._share_mounted
         )
         plan = storage.plan(workload.guest_name, rootfs, volumes, limits)
         self._plans[workload.id] = plan
+        self._share_mounted = self._share_mounted or bool(plan.shares)
         fds = {source.path: source.fd for source in pinned}
         return plan, {share.name: fds[share.source] for share in plan.shares}
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         hostname: str
         layers: tuple[str, ...]
         network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
+        deferred: bool  # whether its files come after the start of the machine, by ``Sandbox.add``
         engine: bool  # whether its control group and its state are an engine's
         systemd_slice: str  # where systemd is to make that group; empty: it is made by hand
         resolv_conf: str  # the host's file that is /etc/resolv.conf inside, if it is an engine's

@@ -184,7 +184,8 @@ def _confinement(
     """What the daemon may have, and what is in its root only until it runs."""
     binds, links = confine.program_root(daemon.program)
     confinement = confine.Confinement(
-        uid=0, gid=0, binds=binds, links=links, trees=trees, proc=_PROC,
+        uid=0, gid=0, binds=binds, links=links, trees=trees, directories=(_DIRECTORY,),
+        proc=_PROC,
         cgroup=daemon.cgroup, cgroup_tasks=daemon.cgroup_tasks,
         capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT, uid_change=True,
         rlimits=((_RLIMIT_NOFILE, _open_files()), (_RLIMIT_CORE, 0)),

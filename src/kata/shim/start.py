@@ -1,0 +1,232 @@
+"""``start``: the supervisor of a sandbox is forked, or the one of the pod is found; its address.
+
+The rule: the virtual machine starts at once, while containerd still prepares the container; what
+the supervisor needs beyond that is imported while the machine comes up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from kata.config.load import load
+from kata.errors import AlreadyExists, HostError, InvalidSpec, WrongState
+from kata.linux.namespaces import new_network
+from kata.oci import pods
+from kata.oci.spec import namespaces, parse
+from kata.runtime.machines import resolve_shape
+from kata.runtime.store import ContainerState, Store, new_id, write_atomic
+from kata.shim import address as addresses
+from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, store_name
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+    from typing import Any
+
+    from kata.config.settings import Config
+    from kata.runtime.machines import Launch
+    from kata.runtime.supervisor import Supervisor
+    from kata.shim.main import Order
+
+    Spec = dict[str, Any]
+
+_INPUT_LIMIT = 10 << 20  # bytes that containerd may write to standard input
+
+
+@record
+class Seat:
+    """What a supervisor is given of its shim: who started it, and where it listens."""
+
+    order: Order
+    bundle: str
+    listener: socket
+    path: str
+    ttrpc: str  # containerd's socket for events; empty: nobody wants them
+    kind: str  # of ``oci.pods``
+    network: int
+    host_network: int
+    config_path: str = ""
+
+
+def start(order: Order, bundle: str) -> str:
+    """Start the sandbox of a container, or find it; gives the address to print."""
+    spec = read_spec(bundle)
+    membership = pods.membership(order.id, spec.get("annotations") or {})
+    sandbox = membership.sandbox or order.id
+    path = addresses.socket_path(order.address, order.namespace, sandbox)
+    if membership.kind == pods.MEMBER:
+        if not addresses.serves(path):
+            raise WrongState(
+                f'the sandbox "{sandbox}" of container "{order.id}" is not running',
+                why=f'nobody listens on "{path}"',
+            )
+    else:
+        try:
+            _begin(order, bundle, spec, path)
+        except AlreadyExists:
+            pass  # it was started before, and containerd asks once more
+    found = f"{addresses.SCHEME}{path}"
+    write_atomic(f"{bundle}/{ADDRESS}", found.encode())
+    return found
+
+
+def read_spec(bundle: str) -> Spec:
+    """The checked config.json of a bundle. Raises ``HostError``, ``InvalidSpec``."""
+    path = f"{bundle}/config.json"
+    try:
+        with open(path, "rb") as file:
+            return parse(file.read())
+    except OSError as error:
+        raise HostError(f'cannot read "{path}"', why=error.strerror or "") from None
+
+
+def new_state(order: Order, spec: Spec, bundle: str, *, sandbox: str = "") -> ContainerState:
+    """What is to be kept of a container. Raises ``InvalidInput`` for a bad cgroupsPath."""
+    root = (spec.get("root") or {}).get("path") or "rootfs"
+    return ContainerState(
+        id=new_id(), name=store_name(order), command=tuple(spec["process"]["args"]),
+        created_ns=time.time_ns(), terminal=bool(spec["process"].get("terminal")), bundle=bundle,
+        rootfs=os.path.normpath(os.path.join(bundle, root)), sandbox=sandbox,
+        annotations=tuple((spec.get("annotations") or {}).items()), **_group(spec, order.id),
+    )  # fmt: skip
+
+
+def _group(spec: Spec, container_id: str) -> dict[str, str]:
+    """Where the control group is, and systemd's slice if systemd makes it."""
+    path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+    if path.count(":") == 2 and "/" not in path:
+        from kata.resources import systemd
+
+        systemd.require()
+        scope = systemd.unit(path, container_id)
+        parent = systemd.slice_path(scope.slice)
+        below = f"{parent}/{scope.name}" if parent else scope.name
+        return {"cgroup": below, "systemd_slice": scope.slice}
+    from kata.resources.plan import place
+
+    return {"cgroup": "/".join(filter(None, place(path, container_id)))}
+
+
+def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
+    """Fork the supervisor of a new sandbox. Raises ``AlreadyExists`` if it is there."""
+    from kata.oci.honoured import refuse
+
+    refuse(spec)
+    config_path = _options()
+    listener = addresses.listen(path)
+    lock = -1
+    store = None
+    try:
+        config = load(config_path or None)
+        launch = resolve_shape(pods.sizing(spec), config, say=lambda _text: None)
+        store = Store(config.runtime.state_root)
+        state = new_state(order, spec, bundle)
+        lock = _reserve(store, state)
+        network = _network(spec)
+        kind = pods.membership(order.id, spec.get("annotations") or {}).kind
+        seat = Seat(
+            order, bundle, listener, path, _ttrpc(order), kind, network, _own_network(), config_path
+        )
+        if config_path:
+            write_atomic(f"{bundle}/{CONFIG_NOTE}", config_path.encode())
+        pid = _fork(seat, (config, launch), store, (state, spec), lock)
+    except BaseException:
+        if lock >= 0 and store is not None:
+            store.forget(state)
+        os.unlink(path)
+        raise
+    write_atomic(f"{bundle}/{PID}", str(pid).encode())
+
+
+def _options() -> str:
+    """The configuration file that containerd's runtime options name, if they do."""
+    if os.isatty(0):
+        return ""
+    data = b""
+    try:
+        while len(data) < _INPUT_LIMIT and (piece := os.read(0, 1 << 16)):
+            data += piece
+    except OSError:
+        return ""
+    if b"runtimeoptions" not in data:
+        return ""
+    from kata.shim.options import config_path
+
+    return config_path(data)
+
+
+def _ttrpc(order: Order) -> str:
+    """containerd's socket for events; CRI-O has none."""
+    named = os.environ.get("TTRPC_ADDRESS", "")
+    return named or (f"{order.address}.ttrpc" if order.address else "")
+
+
+def _reserve(store: Store, state: ContainerState) -> int:
+    """Take the name of a container, from a dead sandbox too. Raises ``AlreadyExists``."""
+    try:
+        return store.create(state)
+    except AlreadyExists:
+        from kata.runtime.cleanup import remove
+
+        store.sweep(state.name)
+        left = store.named(state.name)
+        if left is not None:
+            if store.alive(left.sandbox or left.id):
+                raise
+            remove(store, left, force=True)
+        return store.create(state)
+
+
+def _network(spec: Spec) -> int:
+    """The network namespace of the sandbox: containerd's, or one of its own."""
+    path = namespaces(spec)["network"]
+    if not path:
+        return new_network()
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidSpec(
+            "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
+        ) from None
+
+
+def _own_network() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _fork(
+    seat: Seat, decided: tuple[Config, Launch], store: Store, asked: tuple[ContainerState, Spec],
+    lock: int,
+) -> int:  # fmt: skip
+    """The pid of the supervisor, which listens already."""
+    pid = os.fork()
+    if pid:
+        return pid
+    from kata.runtime.birth import Child
+    from kata.shim.workload import ShimWorkload
+
+    config, launch = decided
+    state, spec = asked
+    first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, seat.network)
+    first.deferred = True
+    child = Child((first, launch), config, store, state, _supervisor_of(seat))
+    keep = {lock, seat.network, seat.host_network, seat.listener.fileno()}
+    log = f"{seat.bundle}/{LOG}"
+    child.supervise([], {}, keep, log if os.path.lexists(log) else "")
+    raise AssertionError("a supervisor does not return")
+
+
+def _supervisor_of(seat: Seat) -> Callable[[], Callable[..., Supervisor]]:
+    """What the child becomes, loaded once there is time for it."""
+
+    def become() -> Callable[..., Supervisor]:
+        from kata.shim.supervisor import ShimSupervisor
+
+        return lambda *made: ShimSupervisor(seat, *made)
+
+    return become
+
+

@@ -1,0 +1,250 @@
+"""The supervisor of a sandbox that containerd drives: the pod's, with containerd's API before it.
+
+The rule: it serves for as long as containerd has not said Shutdown, whatever became of the virtual
+machine. Its main thread lives in the network namespace of the sandbox, so that its pid, which is
+what containerd is told of every task, leads there.
+"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import os
+import sys
+import time
+
+from kata.errors import KataError
+from kata.linux import syscalls as sc
+from kata.runtime.cleanup import remove_groups
+from kata.runtime.container import Container
+from kata.runtime.lifetime import Event, note
+from kata.runtime.pod import PodSupervisor
+from kata.shim.server import Server
+from kata.shim.tasks import TaskService
+from kata.wire.agent_api import Empty, GuestEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from _socket import socket
+    from kata.runtime.lifetime import Lifetime
+    from kata.runtime.sandbox import Sandbox
+    from kata.runtime.store import ContainerState, Store
+    from kata.runtime.timing import Marks
+    from kata.shim.start import Seat
+    from kata.shim.workload import ShimWorkload
+    from kata.wire import agent_api
+
+_DRAIN_S = 10.0  # for output that nobody reads
+_LAST_ANSWERS_S = 5.0
+_LAST_EVENTS_S = 2.0
+
+
+class ShimSupervisor(PodSupervisor):
+    """One sandbox, driven by ``TaskService``."""
+
+    def __init__(
+        self, seat: Seat, sandbox: Sandbox, first: ShimWorkload, store: Store,
+        state: ContainerState, marks: Marks,
+    ) -> None:  # fmt: skip
+        super().__init__(sandbox, first, store, state, marks)
+        self.seat = seat
+        self._shutdown = Event()
+        self._tasks = TaskService(self)
+        self._server = Server(self._tasks.services())
+        self.on_oom: Callable[[str], None] = self._tasks.out_of_memory
+        self.on_end: Callable[[Lifetime], None] = self._tasks.ended
+
+    # what the service needs of the core
+
+    @property
+    def store(self) -> Store:
+        """Where states are kept."""
+        return self._store
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The virtual machine."""
+        return self._sandbox
+
+    @property
+    def first(self) -> Lifetime:
+        """The container that the sandbox was started for."""
+        return self._first
+
+    @property
+    def data_root(self) -> str:
+        """Of the configuration."""
+        return self._data_root
+
+    def life(self, container_id: str) -> Lifetime:
+        """A container by the id it is kept by. Raises ``NotFound``."""
+        return self._life(container_id)
+
+    def calls(self) -> dict[str, Callable[[Any, list[int]], Any]]:
+        """The control calls: what a service is made of."""
+        return self._control.handlers
+
+    def delete(self, life: Lifetime) -> None:
+        """Remove a container that has ended, or was never started, from guest and host."""
+        self._on_delete(agent_delete(life), [])
+        if life is self._first:
+            self._remove_from_guest(life)
+            self._sandbox.remove(life.state.id)
+        else:
+            remove_groups(life.state)
+
+    def _remove_from_guest(self, life: Lifetime) -> None:
+        if life.container is None or self._over.wait(0):
+            return
+        try:
+            life.container.delete()
+        except KataError:
+            pass  # gone with the guest
+
+    def shut_down(self) -> None:
+        """End the sandbox and this process, once the call is answered."""
+        self._shutdown.set()
+        self._asked.set()
+        self._over.set()
+
+    # its life
+
+    def run(
+        self, channels: Sequence[socket], fds: Mapping[int, int], failure: KataError | None
+    ) -> None:
+        """Serve containerd to the end."""
+        sys.stderr = _Quiet()  # type: ignore[assignment]
+        sc.setns(self.seat.network, sc.CLONE_NEWNET)
+        self._server.listen(self.seat.listener)
+        super().run(channels, fds, failure)
+        self._shutdown.wait()
+        self._sandbox.stop()
+        self._clean_up()
+        end = time.monotonic() + _LAST_ANSWERS_S
+        while self._server.busy and time.monotonic() < end:
+            time.sleep(0.001)
+        self._tasks.events.flush(_LAST_EVENTS_S)
+
+    def _clean_up(self) -> None:
+        try:
+            os.unlink(self.seat.path)
+        except OSError:
+            pass
+        remove_groups(self._first.state)
+        self._first.forget()
+
+    def _start(self, fds: Mapping[int, int]) -> None:
+        """Bring the guest up, and make the first container as soon as it is asked for."""
+        del fds
+        sandbox, life = self._sandbox, self._first
+        self._control.listen(self._store.directory(life.state.id))
+        client = sandbox.connect()
+        self._tell_guest()
+        self._asked.wait()
+        if self._create is None:
+            raise KataError("nobody asked for the container any more")
+        request, passed = self._create
+        try:
+            plan = sandbox.add(life.workload)
+        except BaseException:
+            for fd in passed:
+                os.close(fd)
+            raise
+        self._look_at_names()
+        container = Container(client, life.state.id)
+        plan.stdin = 0 in request.streams
+        client.cork()
+        created = container.begin(plan)
+        self._attach(container, plan, request, passed)
+        client.uncork()
+        created.result(sandbox.create_timeout)
+        self._made(life, container, request.pid)
+        sandbox.follow_network(_warn, self._look_at_names)
+        gc.enable()
+        _thread.start_new_thread(self._set_clock, ())
+        _thread.start_new_thread(self._listen_to_guest, ())
+
+    def _tell_guest(self) -> None:
+        """Make the guest itself, while containerd still prepares the first container."""
+        sandbox, client = self._sandbox, self._sandbox.client
+        client.cork()
+        configured = sandbox.configure()
+        told = sandbox.tell_network()
+        client.uncork()
+        sandbox.check_guest(configured)
+        if told is not None:
+            told.result(sandbox.create_timeout)
+
+    def _listen_to_guest(self) -> None:
+        """Events of the guest: out of memory."""
+        stream = self._sandbox.client.stream("Events", Empty())
+        try:
+            while data := stream.read():
+                stream.consumed(len(data))
+                event = GuestEvent.decode(data)
+                if event.kind == "oom":
+                    self.on_oom(event.container_id)
+        except KataError:
+            pass  # the end of the guest is reported where its containers are waited for
+
+    def _enter_group(self, life: Lifetime, pid: int) -> None:
+        """The virtual machine was born in the sandbox's; nothing of a member runs on the host."""
+
+    def _follow(self, life: Lifetime, pid: int, exec_id: str) -> None:
+        """No process of the host stands for one of the guest."""
+
+    def _watch(self, life: Lifetime) -> None:
+        """See a container to its end, and the machine to its own if it was the last."""
+        end = self._wait_for(life)
+        assert life.container is not None
+        if not life.container.init.drain(_DRAIN_S):
+            note(f'container "{life.state.name}": nobody reads the rest of its output')
+        life.end(end)
+        life.started.set()
+        life.finished.set()
+        self.on_end(life)
+        if self._is_over():
+            self._over.set()
+
+    def _until_end(self) -> None:
+        self._over.wait()
+        self._sandbox.stop()
+        self._shutdown.wait()
+        self._control.close()
+
+    def _is_over(self) -> bool:
+        with self._changing:
+            over = self._first.exited.wait(0) and all(
+                life.exited.wait(0) for life in self._lives.values()
+            )
+            if over:
+                self._over.set()
+            return over
+
+
+class _Quiet:
+    """Standard error for the interpreter: a log that takes nothing more ends nothing."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        try:
+            return os.write(2, text.encode(errors="replace"))
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def agent_delete(life: Lifetime) -> agent_api.DeleteRequest:
+    """The request to remove a container."""
+    from kata.wire.agent_api import DeleteRequest
+
+    return DeleteRequest(container_id=life.state.id)
+
+
+def _warn(error: KataError) -> None:
+    note(f"network: {error}")
