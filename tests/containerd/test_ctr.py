@@ -9,7 +9,6 @@ import time
 import pytest
 
 from containerd.differences import differs
-from support import containerd as daemons
 from support.engines import IMAGE
 
 
@@ -79,8 +78,12 @@ def test_exec(ctr):
     assert failed.code != 0
     assert "/no/such/program" in failed.err
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        codes = pool.map(lambda n: ctr(
-            "task", "exec", "--exec-id", f"many-{n}", name, "sh", "-c", f"exit {n}").code, range(4))
+        codes = pool.map(
+            lambda n: (
+                ctr("task", "exec", "--exec-id", f"many-{n}", name, "sh", "-c", f"exit {n}").code
+            ),
+            range(4),
+        )
         assert list(codes) == [0, 1, 2, 3]
     assert ctr.tasks() == {name: "RUNNING"}
 
@@ -123,7 +126,9 @@ def test_pause_and_resume(ctr, directory):
     """What is paused does not one step, says so, and goes on afterwards."""
     ticks = f"{directory}/ticks"
     words = ("sh", "-c", "while :; do echo >>/host/ticks; sleep 0.05; done")
-    name = ctr.up(*words, flags=("--mount", f"type=bind,src={directory},dst=/host,options=rbind:rw"))
+    name = ctr.up(
+        *words, flags=("--mount", f"type=bind,src={directory},dst=/host,options=rbind:rw")
+    )
     ctr.until(lambda: os.path.exists(ticks) and os.path.getsize(ticks) > 2)
     ctr.ok("task", "pause", name)
     assert ctr.tasks() == {name: "PAUSED"}
@@ -178,8 +183,15 @@ def _runs(pid: int) -> bool:
 
 def test_files_survive_within_a_container(ctr):
     """Environment, working directory, read-only root and bind mounts are as asked."""
-    with_mounts = ("--env", "WORD=given", "--cwd", "/var", "--read-only",
-                   "--mount", f"type=bind,src={ctr.place.directory},dst=/host,options=rbind:ro")
+    with_mounts = (
+        "--env",
+        "WORD=given",
+        "--cwd",
+        "/var",
+        "--read-only",
+        "--mount",
+        f"type=bind,src={ctr.place.directory},dst=/host,options=rbind:ro",
+    )
     done = ctr.run(
         "sh", "-c", "echo $WORD; pwd; touch /x 2>/dev/null || echo shut; "
         "touch /host/x 2>/dev/null || echo shut; ls /host/containerd.log", flags=with_mounts,
@@ -228,8 +240,11 @@ def test_one_after_another(ctr, times):
 def test_ten_at_once(ctr):
     """Ten containers start, run beside each other and end."""
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
-        done = list(pool.map(
-            lambda n: ctr.run("sh", "-c", f"echo {n}; exit {n}", name=f"crowd-{n}"), range(10)))
+        done = list(
+            pool.map(
+                lambda n: ctr.run("sh", "-c", f"echo {n}; exit {n}", name=f"crowd-{n}"), range(10)
+            )
+        )
     assert [(d.code, d.out) for d in done] == [(n, str(n)) for n in range(10)]
 
 
@@ -253,5 +268,3 @@ def test_restarted_daemon(ctr, containerd):
         assert ctr.reap(name) == 41
         ctr.ok("container", "rm", name)
     ctr.ok("container", "rm", "late")
-
-

@@ -79,7 +79,9 @@ def test_ports_of_two_kinds(make_pod, containerd):
         {"container_port": 5353, "host_port": 15353, "protocol": "UDP"},
     ]
     pod = make_pod(port_mappings=ports)
-    pod.up("tcp", "sh", "-c", "mkdir /www; echo page >/www/index.html; exec httpd -f -h /www -p 8080")
+    pod.up(
+        "tcp", "sh", "-c", "mkdir /www; echo page >/www/index.html; exec httpd -f -h /www -p 8080"
+    )
     pod.up("udp", "probe", "echo", "5353")
     assert containerd.place.reach(18092, GET % b"/").endswith(b"page\n")
     assert containerd.place.reach(15353, b"word", kind=socket.SOCK_DGRAM) == b"got word"

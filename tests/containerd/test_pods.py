@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from containerd.differences import differs
 from support.cri import Error, until
 
 
@@ -61,10 +62,15 @@ def test_five_containers(make_pod):
     pod = make_pod()
     for number in range(5):
         page = f"mkdir /www; echo page-{number} >/www/index.html; echo {number} >/dev/shm/n{number}"
-        pod.up(f"c{number}", "sh", "-c", f"{page}; exec httpd -f -h /www -p 127.0.0.1:{8000 + number}")
+        pod.up(
+            f"c{number}", "sh", "-c", f"{page}; exec httpd -f -h /www -p 127.0.0.1:{8000 + number}"
+        )
     for number in range(5):
-        until(lambda n=number: pod.exec("c0", "wget", "-qO-", f"http://127.0.0.1:{8000 + n}").out
-              == f"page-{n}")
+        until(
+            lambda n=number: (
+                pod.exec("c0", "wget", "-qO-", f"http://127.0.0.1:{8000 + n}").out == f"page-{n}"
+            )
+        )
     assert pod.sh("c4", "cat /dev/shm/n*").split() == [str(n) for n in range(5)]
     assert "8000" not in pod.sh("c4", "ps")
     assert pod.sh("c3", "cat /www/index.html") == "page-3"
@@ -123,7 +129,9 @@ def test_out_of_memory(make_pod):
     """What uses more memory than it may is killed, and the reason says so."""
     pod = make_pod()
     words = "sleep 0.3; x=$(head -c 90000000 /dev/zero | tr '\\0' x); echo survived"
-    limits = {"resources": {"memory_limit_in_bytes": 20 << 20, "memory_swap_limit_in_bytes": 20 << 20}}
+    limits = {
+        "resources": {"memory_limit_in_bytes": 20 << 20, "memory_swap_limit_in_bytes": 20 << 20}
+    }
     pod.up("other")
     pod.up("greedy", "sh", "-c", words, linux=limits)
     status = pod.ended("greedy")
@@ -199,7 +207,7 @@ def test_restarted_daemon(make_pod, containerd):
 
 
 def test_one_stop_signal(make_pod):
-    """A grace period: one SIGTERM, then, at its end, SIGKILL; who obeys ends early with its code."""
+    """A grace period: one SIGTERM, at its end SIGKILL; who obeys ends early with its code."""
     pod = make_pod()
     pod.up("stubborn", "probe", "count")
     pod.up("docile", "sh", "-c", 'trap "exit 6" TERM; echo ready; while :; do sleep 0.05; done')
@@ -216,3 +224,16 @@ def test_one_stop_signal(make_pod):
     assert [line.text for line in pod.log("stubborn")] == ["ready", "SIGTERM"]
     pod.stop("stubborn", grace=2)  # once more is no error
     pod.end()
+
+
+def test_processes_and_objects_of_the_host(make_pod, runtime):
+    """A pod in the host's PID and IPC namespaces: the host's with runc, its machine's with us."""
+    options = {"pid": "NODE", "ipc": "NODE"}
+    pod = make_pod(linux={"security_context": {"namespace_options": options}})
+    pod.up("box", "sleep", "1001")
+    listing = pod.sh("box", "ps")
+    assert "sleep 1001" in listing
+    assert ("containerd" in listing) != differs(runtime, "host-pid")
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        same = file.read().strip() == pod.sh("box", "cat /proc/sys/kernel/random/boot_id")
+    assert same != differs(runtime, "host-ipc")

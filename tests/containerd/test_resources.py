@@ -8,7 +8,9 @@ from support.cri import until
 
 BUSY = "x=$(head -c 8000000 /dev/zero | tr '\\0' x); echo ready; while :; do :; done"
 QUOTA = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null; true"
-LIMIT = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+LIMIT = (
+    "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,7 @@ def busy(pods):
 
 def test_container(busy):
     """Processor time grows with work, memory holds what is used, and no more than there is."""
+
     def stats(name: str):
         return busy.cri("ContainerStats", container_id=busy.ids[name]).stats
 
@@ -34,11 +37,15 @@ def test_container(busy):
     until(lambda: stats("busy").cpu.usage_core_nano_seconds.value > used + 50_000_000)
     assert 8_000_000 < stats("busy").memory.working_set_bytes.value < 64_000_000
     assert 0 < stats("idle").memory.working_set_bytes.value < 64_000_000
-    assert stats("idle").cpu.usage_core_nano_seconds.value < stats("busy").cpu.usage_core_nano_seconds.value
+    assert (
+        stats("idle").cpu.usage_core_nano_seconds.value
+        < stats("busy").cpu.usage_core_nano_seconds.value
+    )
 
 
 def test_writable_layer(busy):
     """What a container writes to its root is counted."""
+
     def used() -> int:
         stats = busy.cri("ContainerStats", container_id=busy.ids["idle"]).stats
         return stats.writable_layer.used_bytes.value
@@ -72,6 +79,7 @@ def test_pod(busy):
 
 def test_update(busy):
     """Limits of what runs are changed, and hold."""
+
     def update(**limits: object) -> None:
         busy.cri("UpdateContainerResources", container_id=busy.ids["idle"], linux=limits)
 
@@ -88,7 +96,12 @@ def test_update(busy):
 def test_limits_from_the_start(make_pod):
     """A container is born with its limits."""
     pod = make_pod()
-    limits = {"cpu_period": 100_000, "cpu_quota": 30_000, "memory_limit_in_bytes": 40 << 20, "cpu_shares": 512}
+    limits = {
+        "cpu_period": 100_000,
+        "cpu_quota": 30_000,
+        "memory_limit_in_bytes": 40 << 20,
+        "cpu_shares": 512,
+    }
     pod.up("box", linux={"resources": limits})
     assert "30000" in pod.sh("box", QUOTA)
     assert str(40 << 20) in pod.sh("box", LIMIT)

@@ -29,8 +29,12 @@ def status(pod, **context: object) -> dict[str, str]:
 
 def test_user_and_groups(pod):
     """A process has the user, the group and more groups that it was given."""
-    given = rights(run_as_user={"value": 1000}, run_as_group={"value": 50}, supplemental_groups=[4242])
-    words = pod.once("id -u; id -g; id -G; touch /root/x 2>/dev/null || echo no", **given).out.split()
+    given = rights(
+        run_as_user={"value": 1000}, run_as_group={"value": 50}, supplemental_groups=[4242]
+    )
+    words = pod.once(
+        "id -u; id -g; id -G; touch /root/x 2>/dev/null || echo no", **given
+    ).out.split()
     assert words[:2] == ["1000", "50"]
     assert {"50", "4242"} <= set(words[2:-1])
     assert words[-1] == "no"
@@ -46,7 +50,11 @@ def test_user_and_groups(pod):
         ({}, {0, 10}, {12, 21}),
         ({"add_capabilities": ["NET_ADMIN"]}, {0, 12}, {21}),
         ({"drop_capabilities": ["CHOWN"]}, {10}, {0, 12}),
-        ({"add_capabilities": ["NET_BIND_SERVICE"], "drop_capabilities": ["ALL"]}, {10}, {0, 12, 21}),
+        (
+            {"add_capabilities": ["NET_BIND_SERVICE"], "drop_capabilities": ["ALL"]},
+            {10},
+            {0, 12, 21},
+        ),
     ],
     ids=["plain", "added", "dropped", "only-one"],
 )
@@ -92,14 +100,18 @@ def test_read_only_root(pod):
 
 def test_masked_and_read_only_paths(pod):
     """Paths that are masked are empty, those that are read-only cannot be written."""
-    words = "wc -c </proc/timer_list; ls /sys/firmware | wc -l; touch /home/x 2>/dev/null || echo shut"
+    words = (
+        "wc -c </proc/timer_list; ls /sys/firmware | wc -l; touch /home/x 2>/dev/null || echo shut"
+    )
     masked = {"masked_paths": ["/proc/timer_list", "/sys/firmware"], "readonly_paths": ["/home"]}
     assert pod.once(words, **rights(**masked)).out.split() == ["0", "0", "shut"]
 
 
 def test_system_is_read_only(pod):
     """/sys and /proc/sys cannot be written by an ordinary container."""
-    words = "echo 1 2>/dev/null >/proc/sys/vm/drop_caches || echo shut; mkdir /sys/fs/x || echo shut"
+    words = (
+        "echo 1 2>/dev/null >/proc/sys/vm/drop_caches || echo shut; mkdir /sys/fs/x || echo shut"
+    )
     assert pod.once(words).out.split() == ["shut", "shut"]
 
 
@@ -113,7 +125,9 @@ def test_privileged(make_pod, runtime):
     assert effective >> 21 & 1
     assert effective >> 16 & 1
     pod.sh("box", "mkdir -p /mnt && mount -t tmpfs tmpfs /mnt && touch /mnt/x")
-    assert pod.sh("box", "cd /proc/sys/net/ipv4; echo 61 >ip_default_ttl; cat ip_default_ttl") == "61"
+    assert (
+        pod.sh("box", "cd /proc/sys/net/ipv4; echo 61 >ip_default_ttl; cat ip_default_ttl") == "61"
+    )
     devices = set(pod.sh("box", "ls /dev").split())
     if differs(runtime, "privileged"):
         assert devices <= PLAIN_DEVICES

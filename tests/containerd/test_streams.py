@@ -6,7 +6,7 @@ import os
 import re
 
 from support.cri import until
-from support.streaming import STDERR, Stream, number, port
+from support.streaming import STDERR, Stream
 
 
 def execute(containerd, pod, name: str, *command: str, **how: bool) -> Stream:
@@ -113,14 +113,14 @@ def test_port_forward(containerd, pod):
     for name, address in ports.items():
         pod.up(name, "sh", "-c", words + address)
         wanted = int(address.split(":")[1])
-        until(lambda n=name, w=wanted: pod.exec(n, "wget", "-qO-", f"http://127.0.0.1:{w}").code == 0)
+        until(
+            lambda n=name, w=wanted: pod.exec(n, "wget", "-qO-", f"http://127.0.0.1:{w}").code == 0
+        )
         url = pod.cri("PortForward", pod_sandbox_id=pod.id, port=[wanted]).url
-        data, error = port()
         with Stream(containerd.place, url) as stream:
-            until(lambda s=stream: s._take(0.2) or {data, error} <= set(s.seen))
-            assert (number(stream.seen.pop(data)), number(stream.seen.pop(error))) == (wanted,) * 2
-            stream.send(b"GET / HTTP/1.0\r\n\r\n", data)
-            stream.expect(b"\r\n\r\npage\n", data)
+            assert stream.ports(1) == [wanted]
+            stream.send(b"GET / HTTP/1.0\r\n\r\n", 0)
+            stream.expect(b"\r\n\r\npage\n", 0)
         pod.remove(name)
 
 
@@ -132,7 +132,9 @@ def test_log(pod):
     assert [(l.stream, l.whole, l.text) for l in lines] == [
         ("stdout", True, "one"), ("stderr", True, "two"), ("stdout", False, "part"),
     ]  # fmt: skip
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(Z|[+-]\d\d:\d\d)", l.time) for l in lines)
+    assert all(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(Z|[+-]\d\d:\d\d)", l.time) for l in lines
+    )
     assert [l.time for l in lines] == sorted(l.time for l in lines)
     assert pod.status("writes").log_path == pod.log_path("writes")
     pod.remove("writes")

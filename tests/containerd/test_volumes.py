@@ -46,9 +46,13 @@ def test_single_file(pod, empty):
     with open(f"{empty}/hosts", "w", encoding="utf-8") as file:
         file.write("10.0.0.1 elsewhere\n")
     mounts = [
-        {"host_path": f"{empty}/hosts", "container_path": path} for path in ("/etc/hosts", "/etc/group")
+        {"host_path": f"{empty}/hosts", "container_path": path}
+        for path in ("/etc/hosts", "/etc/group")
     ]
-    assert pod.once("cat /etc/hosts /etc/group", mounts=mounts).out.split() == ["10.0.0.1", "elsewhere"] * 2
+    assert (
+        pod.once("cat /etc/hosts /etc/group", mounts=mounts).out.split()
+        == ["10.0.0.1", "elsewhere"] * 2
+    )
 
 
 def test_volume_that_is_missing(pod, empty):
@@ -68,7 +72,10 @@ def test_nested(pod, empty):
     ]
     words = "echo one >/vol/a; echo two >/vol/inner/b; cat /again/b; touch /again/c || echo shut"
     assert pod.once(words, mounts=mounts).out.split() == ["two", "shut"]
-    assert (sorted(os.listdir(f"{empty}/outer")), os.listdir(f"{empty}/inner")) == (["a", "inner"], ["b"])
+    assert (sorted(os.listdir(f"{empty}/outer")), os.listdir(f"{empty}/inner")) == (
+        ["a", "inner"],
+        ["b"],
+    )
 
 
 def test_shared_directory(pod, empty):
@@ -130,8 +137,12 @@ def test_propagation(make_pod, containerd, runtime, propagation):
     pod = make_pod(linux={"security_context": {"privileged": True}})
     source = f"{containerd.place.directory}/own/travels"
     run = containerd.place.run
-    run("sh", "-c", f"mkdir -p {source}/late {source}/back && mount -t tmpfs tmpfs {source} && "
-        f"mount --make-shared {source} && mkdir {source}/late {source}/back")
+    run(
+        "sh",
+        "-c",
+        f"mkdir -p {source}/late {source}/back && mount -t tmpfs tmpfs {source} && "
+        f"mount --make-shared {source} && mkdir {source}/late {source}/back",
+    )
     try:
         privileged = {"linux": {"security_context": {"privileged": True}}}
         pod.up("box", **volume(source, propagation=f"PROPAGATION_{propagation}"), **privileged)
@@ -140,7 +151,8 @@ def test_propagation(make_pod, containerd, runtime, propagation):
         arrives = pod.exec("box", "ls", "/vol/late").out == "seen"
         returns = run("ls", f"{source}/back").stdout.strip() == "seen"
         wanted = {
-            "PRIVATE": (False, False), "HOST_TO_CONTAINER": (True, False), "BIDIRECTIONAL": (True, True),
+            "PRIVATE": (False, False), "HOST_TO_CONTAINER": (True, False),
+            "BIDIRECTIONAL": (True, True),
         }  # fmt: skip
         if differs(runtime, "propagation"):
             assert not returns

@@ -35,7 +35,9 @@ Error = grpc.RpcError
 def _methods() -> dict[str, tuple[str, type, type]]:
     """Each method's path, and the classes of what it takes and gives, out of ``cri.proto``."""
     with tempfile.NamedTemporaryFile() as file:
-        code = protoc.main(["protoc", f"-I{HERE}", f"--descriptor_set_out={file.name}", "cri.proto"])
+        code = protoc.main(
+            ["protoc", f"-I{HERE}", f"--descriptor_set_out={file.name}", "cri.proto"]
+        )
         assert code == 0, "cri.proto does not compile"
         described = descriptor_pb2.FileDescriptorSet.FromString(file.read())
     pool = descriptor_pool.DescriptorPool()
@@ -62,8 +64,10 @@ class Client:
         options = [("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(f"unix:{self.socket}", options) as channel:
             call = channel.unary_unary(
-                path, request_serializer=takes.SerializeToString, response_deserializer=gives.FromString
-            )  # fmt: skip
+                path,
+                request_serializer=takes.SerializeToString,
+                response_deserializer=gives.FromString,
+            )
             return call(request, timeout=seconds)
 
 
@@ -81,7 +85,9 @@ def merged(base: dict, change: dict) -> dict:
     both = dict(base)
     for key, value in change.items():
         old = both.get(key)
-        both[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        both[key] = (
+            merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return both
 
 
@@ -115,12 +121,13 @@ class Pod:
 
     def create(self, name: str, *command: str, **changes) -> str:
         """Make a container that is not started; its id."""
+        namespaces = self.config["linux"]["security_context"]["namespace_options"]
         config = merged(
             {
                 "metadata": {"name": name}, "image": {"image": self.image},
                 "command": list(command), "log_path": f"{name}.log",
                 "linux": {"security_context": {
-                    "namespace_options": self.config["linux"]["security_context"]["namespace_options"],
+                    "namespace_options": namespaces,
                     "masked_paths": MASKED, "readonly_paths": READ_ONLY,
                 }},
             },
@@ -140,8 +147,12 @@ class Pod:
 
     def exec(self, name: str, *command: str, timeout: int = 0) -> Done:
         """Run a command in a container to its end."""
-        answer = self.cri("ExecSync", container_id=self.ids[name], cmd=list(command), timeout=timeout)
-        out, err = (text.decode(errors="replace").strip() for text in (answer.stdout, answer.stderr))
+        answer = self.cri(
+            "ExecSync", container_id=self.ids[name], cmd=list(command), timeout=timeout
+        )
+        out, err = (
+            text.decode(errors="replace").strip() for text in (answer.stdout, answer.stderr)
+        )
         return Done(answer.exit_code, out, err)
 
     def sh(self, name: str, script: str) -> str:

@@ -39,12 +39,25 @@ def make(path: str) -> str:
         subprocess.run(["dpkg-deb", "-x", archive, path], check=True)
     for name in ("usr/share/doc", "usr/share/man", "usr/lib/x86_64-linux-gnu/gconv"):
         shutil.rmtree(f"{path}/{name}", ignore_errors=True)
-    for name in ("run", "srv", "tmp", "dev", "proc", "sys", "var/log/nginx", "var/lib/nginx", "etc"):
+    for name in (
+        "run",
+        "srv",
+        "tmp",
+        "dev",
+        "proc",
+        "sys",
+        "var/log/nginx",
+        "var/lib/nginx",
+        "etc",
+    ):
         os.makedirs(f"{path}/{name}", exist_ok=True)
     for name, text in (
         ("etc/nginx/nginx.conf", SETTINGS),
         ("srv/index.html", "a page of nginx\n"),
-        ("etc/passwd", "root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n"),
+        (
+            "etc/passwd",
+            "root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",
+        ),
         ("etc/group", "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n"),
     ):
         with open(f"{path}/{name}", "w", encoding="utf-8") as file:

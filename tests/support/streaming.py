@@ -11,11 +11,13 @@ import json
 import select
 import struct
 import time
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import websocket
 
-from support.place import Place
+if TYPE_CHECKING:
+    from support.place import Place
 
 PROTOCOL = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, STATUS, RESIZE = range(5)
@@ -34,7 +36,7 @@ class Stream:
         self.seen: dict[int, bytes] = {}
         self.open = True
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,6 +83,19 @@ class Stream:
             self._take(deadline - time.monotonic())
         return self.seen.get(STDOUT, b"")
 
+    def ports(self, count: int) -> list[int]:
+        """Read the first message of each channel: the number of its port, twice a port."""
+        wanted = range(2 * count)
+        deadline = time.monotonic() + 30
+        while any(len(self.seen.get(channel, b"")) < 2 for channel in wanted):
+            assert time.monotonic() < deadline, f"no ports; seen: {self.seen!r}"
+            self._take(deadline - time.monotonic())
+        numbers = [struct.unpack("<H", self.seen[channel][:2])[0] for channel in wanted]
+        for channel in wanted:
+            self.seen[channel] = self.seen[channel][2:]
+        assert numbers[::2] == numbers[1::2]
+        return numbers[::2]
+
     def code(self) -> int:
         """Read to the end; the exit code that the status tells."""
         self.rest()
@@ -90,13 +105,3 @@ class Stream:
         [cause] = status["details"]["causes"]
         assert cause["reason"] == "ExitCode"
         return int(cause["message"])
-
-
-def port(channel: int = 0) -> tuple[int, int]:
-    """The channels of data and of errors of the nth port."""
-    return 2 * channel, 2 * channel + 1
-
-
-def number(data: bytes) -> int:
-    """The port's number, as the first message of each channel has it."""
-    return struct.unpack("<H", data)[0]
