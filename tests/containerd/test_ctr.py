@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import pathlib
 import time
 
 import pytest
@@ -248,16 +249,21 @@ def test_ten_at_once(ctr):
     assert [(d.code, d.out) for d in done] == [(n, str(n)) for n in range(10)]
 
 
-def test_restarted_daemon(ctr, containerd):
+def test_restarted_daemon(ctr, containerd, directory):
     """Tasks outlive containerd: they run, take processes, and give the right code after it."""
     ends = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 41"
     for name in ("one", "two"):
         ctr.up("sh", "-c", ends, name=name)
-    ctr.up("sh", "-c", "sleep 0.7; exit 42", name="late")
+    waits = "while [ ! -e /host/go ]; do sleep 0.05; done; touch /host/gone; exit 42"
+    mount = ("--mount", f"type=bind,src={directory},dst=/host,options=rbind:rw")
+    ctr.up("sh", "-c", waits, name="late", flags=mount)
     ctr.sh("one", "echo before >/tmp/note")
     containerd.end(kill=True)
-    time.sleep(1)  # "late" ends while no daemon is there
+    pathlib.Path(directory, "go").touch()  # so "late" ends while no daemon is there
+    ctr.until(lambda: os.path.exists(f"{directory}/gone"))
+    time.sleep(0.5)
     containerd.start()
+    ctr.until(lambda: ctr.tasks()["late"] == "STOPPED", timeout=5)
     assert ctr.tasks() == {"one": "RUNNING", "two": "RUNNING", "late": "STOPPED"}
     assert ctr.reap("late") == 42
     assert ctr.sh("one", "cat /tmp/note") == "before"

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from support import busybox, leaks, oci_image
-from support.cri import Client, Error
+from support.cri import GROUP, Client, Error
 from support.engines import CONFIGURATION, IMAGE, PLAIN_CONFIG, Engine
 from support.host import need_tool
 from support.place import PATH, Place
@@ -24,6 +24,7 @@ SHIM = f"{CHECKOUT}/bin/containerd-shim-kata-v2"
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAUSE = "localhost/pause"
 NAMESPACE = f"kata-test-ctr-{os.getpid()}"
+GROUPS = (NAMESPACE, GROUP)
 SUBNET = "10.91.0.0/16"
 SETTINGS = f"""\
 version = 2

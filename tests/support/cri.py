@@ -23,6 +23,7 @@ from grpc_tools import protoc
 NAMES = itertools.count(1)
 HERE = os.path.dirname(os.path.abspath(__file__))
 TIMEOUT = 60
+GROUP = f"kata-test-cri-{os.getpid()}"  # the control group of all pods
 MASKED = [  # what kubelet asks for when a container says nothing of it
     "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
@@ -105,7 +106,7 @@ class Pod:
                 "metadata": {"name": name, "uid": f"uid-{name}", "namespace": "tests"},
                 "hostname": name, "log_directory": f"{self.directory}/logs",
                 "linux": {
-                    "cgroup_parent": f"/kata-test-cri-{os.getpid()}",
+                    "cgroup_parent": f"/{GROUP}",
                     "security_context": {"namespace_options": {"pid": "CONTAINER"}},
                 },
             },
