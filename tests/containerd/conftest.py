@@ -14,7 +14,7 @@ import tempfile
 import pytest
 
 from containerd.setting import RUNTIMES, ready
-from support import containerd as daemons
+from support import node as daemons
 from support.cri import Client, Pod, until
 from support.engines import IMAGE
 from support.host import lacks, need_root, need_tool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from support.containerd import SHIM
+from support.node import SHIM
 from support.host import lacks
 
 if TYPE_CHECKING:

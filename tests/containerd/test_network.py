@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from containerd.differences import differs
-from support import containerd as daemons
+from support import node as daemons
 from support import nginx, oci_image
 from support.cri import Error, until
 
