@@ -14,7 +14,12 @@ HOT = (
     "kata.runtime.birth", "kata.runtime.supervisor", "kata.runtime.sandbox",
     "kata.runtime.template", "kata.network.namespace", "kata.runtime.networking",
 )  # fmt: skip
+SHIM = (
+    "kata.shim.main", "kata.shim.start", "kata.oci.honoured", "kata.runtime.birth",
+    "kata.shim.workload",
+)  # fmt: skip
 MOST_MODULES = 110
+MOST_OF_SHIM = 100
 PYTHON = "/usr/bin/python3"
 
 
@@ -47,6 +52,20 @@ def test_hot_path_loads_only_what_is_listed():
     foreign = {name for name in found if name.split(".")[0] != "kata"}
     assert foreign <= allowed(), f"not in hot_path.txt: {sorted(foreign - allowed())}"
     assert len(found) <= MOST_MODULES, f"{len(found)} modules: {found}"
+
+
+def test_the_shim_loads_as_little():
+    """Until its supervisor has spawned the machine; containerd waits for what it prints."""
+    found = loaded(*SHIM)
+    foreign = {name for name in found if name.split(".")[0] != "kata"}
+    assert foreign <= allowed(), f"not in hot_path.txt: {sorted(foreign - allowed())}"
+    assert len(found) <= MOST_OF_SHIM, f"{len(found)} modules: {found}"
+
+
+def test_a_shim_that_serves_loads_no_more():
+    """The service is imported while the machine starts, and by every sandbox on a node."""
+    foreign = {n for n in loaded("kata.shim.supervisor") if not n.startswith("kata")}
+    assert foreign <= allowed(), f"not in hot_path.txt: {sorted(foreign - allowed())}"
 
 
 def test_help_and_completion_load_little():

@@ -50,10 +50,6 @@ def main(argv: Sequence[str], program: str = "kata") -> int:
         from kata.cli.runtime.main import main as runtime
 
         return _flush(runtime(argv))
-    if program != "kata":
-        from kata.cli.unavailable import main as unavailable
-
-        return _flush(unavailable(argv, program))
     options = Options()
     try:
         return _flush(_run(argv, options))

@@ -59,7 +59,8 @@ class Process:
         """
         if self.input is not None:
             self.input.finish()
-        return all([pump.wait(timeout) for pump in self.outputs])
+        late = [pump for pump in self.outputs if not pump.wait(timeout)]
+        return not late
 
     @property
     def output_error(self) -> str:

@@ -78,9 +78,14 @@ class Publisher:
             time.sleep(0.002)
         return True
 
+    def close(self) -> None:
+        """Tell nobody any more."""
+        self._path = ""
+        self._signal()
+
     def _run(self) -> None:
         failed = 0
-        while True:
+        while self._path:
             with self._changing:
                 request = self._waiting[0] if self._waiting else b""
                 self._sending = bool(request)
@@ -95,6 +100,7 @@ class Publisher:
             else:
                 time.sleep(_PAUSES_S[min(failed, len(_PAUSES_S) - 1)])
                 failed += 1
+        self._hang_up()
 
     def _forward(self, request: bytes) -> bool:
         """Whether an event need not be sent again: it was taken, or refused for good."""

@@ -71,7 +71,9 @@ def _decoded(text: str) -> str:
     return out.decode(errors="replace")
 
 
-def _become(argv: list[str], fds: tuple[int, int, int], facts: dict[str, str], network: int) -> None:
+def _become(
+    argv: list[str], fds: tuple[int, int, int], facts: dict[str, str], network: int
+) -> None:
     try:
         sc.setns(network, sc.CLONE_NEWNET)
         os.setsid()

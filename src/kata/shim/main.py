@@ -19,7 +19,7 @@ from kata.wire.record import record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PROGRAM = "containerd-shim-kata-v2"
 _TEXTS = ("namespace", "address", "publish-binary", "id", "bundle", "socket", "debug-socket")
@@ -48,7 +48,7 @@ class Order:
 
 def parse(words: Sequence[str]) -> Order:
     """A command line. Raises ``InvalidInput``."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
         word = rest.pop(0)
@@ -85,7 +85,7 @@ def _run(order: Order) -> int:
     if order.version:
         from kata.version import VERSION
 
-        _print(f"{PROGRAM}:\n  Version:  {VERSION}\n".encode())
+        _print(f"{PROGRAM} version {VERSION}\n".encode())
         return 0
     if order.info:
         from kata.shim.info import info
@@ -95,7 +95,7 @@ def _run(order: Order) -> int:
     if order.action not in ("start", "delete"):
         raise InvalidInput(
             f'unknown action "{order.action}"' if order.action else "no action is given",
-            why="containerd calls this program with start or delete; what serves is started by that",
+            why="containerd calls this with start or delete; what serves is forked by start",
         )
     check(order)
     if order.action == "start":

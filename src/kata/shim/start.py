@@ -7,17 +7,17 @@ the supervisor needs beyond that is imported while the machine comes up.
 from __future__ import annotations
 
 import os
-import time
 
 from kata.config.load import load
-from kata.errors import AlreadyExists, HostError, InvalidSpec, WrongState
+from kata.errors import AlreadyExists, InvalidSpec, WrongState
 from kata.linux.namespaces import new_network
 from kata.oci import pods
-from kata.oci.spec import namespaces, parse
+from kata.oci.spec import namespaces
 from kata.runtime.machines import resolve_shape
-from kata.runtime.store import ContainerState, Store, new_id, write_atomic
+from kata.runtime.store import Store, write_atomic
 from kata.shim import address as addresses
-from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, store_name
+from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID
+from kata.shim.containers import new_state, read_spec
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.runtime.machines import Launch
+    from kata.runtime.store import ContainerState
     from kata.runtime.supervisor import Supervisor
     from kata.shim.main import Order
 
@@ -73,47 +74,11 @@ def start(order: Order, bundle: str) -> str:
     return found
 
 
-def read_spec(bundle: str) -> Spec:
-    """The checked config.json of a bundle. Raises ``HostError``, ``InvalidSpec``."""
-    path = f"{bundle}/config.json"
-    try:
-        with open(path, "rb") as file:
-            return parse(file.read())
-    except OSError as error:
-        raise HostError(f'cannot read "{path}"', why=error.strerror or "") from None
-
-
-def new_state(order: Order, spec: Spec, bundle: str, *, sandbox: str = "") -> ContainerState:
-    """What is to be kept of a container. Raises ``InvalidInput`` for a bad cgroupsPath."""
-    root = (spec.get("root") or {}).get("path") or "rootfs"
-    return ContainerState(
-        id=new_id(), name=store_name(order), command=tuple(spec["process"]["args"]),
-        created_ns=time.time_ns(), terminal=bool(spec["process"].get("terminal")), bundle=bundle,
-        rootfs=os.path.normpath(os.path.join(bundle, root)), sandbox=sandbox,
-        annotations=tuple((spec.get("annotations") or {}).items()), **_group(spec, order.id),
-    )  # fmt: skip
-
-
-def _group(spec: Spec, container_id: str) -> dict[str, str]:
-    """Where the control group is, and systemd's slice if systemd makes it."""
-    path = (spec.get("linux") or {}).get("cgroupsPath") or ""
-    if path.count(":") == 2 and "/" not in path:
-        from kata.resources import systemd
-
-        systemd.require()
-        scope = systemd.unit(path, container_id)
-        parent = systemd.slice_path(scope.slice)
-        below = f"{parent}/{scope.name}" if parent else scope.name
-        return {"cgroup": below, "systemd_slice": scope.slice}
-    from kata.resources.plan import place
-
-    return {"cgroup": "/".join(filter(None, place(path, container_id)))}
-
-
 def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
     """Fork the supervisor of a new sandbox. Raises ``AlreadyExists`` if it is there."""
-    from kata.oci.honoured import refuse
+    from kata.oci.honoured import drop_unknown_capabilities, refuse
 
+    drop_unknown_capabilities(spec["process"])
     refuse(spec)
     config_path = _options()
     listener = addresses.listen(path)

@@ -83,7 +83,8 @@ def _memory_1(stat: Mapping[str, int]) -> dict[str, int]:
 def _blkio(files: Mapping[str, str]) -> Any:
     from kata.wire import containerd_metrics1 as api
 
-    bytes_, requests = [], []
+    bytes_: list[api.BlkIOEntry] = []
+    requests: list[api.BlkIOEntry] = []
     for major, minor, row in devices(files):
         for into, op, key in (
             (bytes_, "Read", "rbytes"), (bytes_, "Write", "wbytes"),

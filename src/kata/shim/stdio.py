@@ -86,9 +86,9 @@ class Stdio:
 
 
 def open_streams(places: Places, facts: dict[str, str], network: int) -> Stdio:
-    """Open what containerd named; ``facts`` are the environment of a logging program, ``network`` its
-    namespace.
+    """Open what containerd named.
 
+    ``facts`` are the environment of a logging program, ``network`` is its namespace.
     Raises ``InvalidInput`` for an address of no known kind, ``HostError``.
     """
     stdio = Stdio()

@@ -25,10 +25,10 @@ from kata.wire.agent_api import Empty, GuestEvent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from _socket import socket
     from kata.runtime.lifetime import Lifetime
     from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
@@ -116,7 +116,7 @@ class ShimSupervisor(PodSupervisor):
         self, channels: Sequence[socket], fds: Mapping[int, int], failure: KataError | None
     ) -> None:
         """Serve containerd to the end."""
-        sys.stderr = _Quiet()  # type: ignore[assignment]
+        sys.stderr = _Quiet()
         sc.setns(self.seat.network, sc.CLONE_NEWNET)
         self._server.listen(self.seat.listener)
         super().run(channels, fds, failure)

@@ -24,10 +24,10 @@ from kata.oci.spec import parse_process, parse_resources
 from kata.runtime import control_api
 from kata.runtime.store import LOST_EXIT_CODE, PAUSED
 from kata.shim import rootfs
+from kata.shim.containers import new_state, read_spec, root_of
 from kata.shim.events import Publisher
 from kata.shim.hooks import Hooks
 from kata.shim.processes import Process, Task
-from kata.shim.start import new_state, read_spec
 from kata.shim.stdio import Places, open_streams
 from kata.wire import agent_api, quickjson
 from kata.wire import containerd_events as events
@@ -38,6 +38,7 @@ from kata.wire.record import fields, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from kata.runtime.lifetime import Lifetime
@@ -65,7 +66,7 @@ class TaskService:
 
     def services(self) -> dict[str, dict[str, Method]]:
         """The methods, for a server."""
-        handlers = {
+        handlers: dict[str, Callable[[Any], Message]] = {
             "State": self._state, "Create": self._create, "Start": self._start,
             "Delete": self._delete, "Pids": self._pids, "Pause": self._pause,
             "Resume": self._resume, "Checkpoint": self._checkpoint, "Kill": self._kill,
@@ -73,7 +74,9 @@ class TaskService:
             "Update": self._update, "Wait": self._wait, "Stats": self._stats,
             "Connect": self._connect, "Shutdown": self._shutdown,
         }  # fmt: skip
-        methods = {name: (api.METHODS[name][0], handlers[name]) for name in handlers}
+        methods: dict[str, Method] = {
+            name: (api.METHODS[name][0], handler) for name, handler in handlers.items()
+        }
         return dict.fromkeys(TASK_SERVICES, methods)
 
     def _task(self, container_id: str) -> Task:
@@ -126,7 +129,7 @@ class TaskService:
         first = request.id == core.seat.order.id and not core.first.created.wait(0)
         if not first:
             self._check_membership(request.id, spec)
-        task.rootfs = os.path.normpath(os.path.join(request.bundle, spec["root"]["path"]))
+        task.rootfs = root_of(spec, request.bundle)
         rootfs.mount_all(request.rootfs, task.rootfs)
         task.mounted = bool(request.rootfs)
         try:
@@ -164,7 +167,6 @@ class TaskService:
         request = control_api.CreateRequest(pid=self._pid)
         if first:
             state = core.first.state
-            core.first.workload.spec = spec
         else:
             order = replace(core.seat.order, id=task.id)
             state = new_state(order, spec, task.bundle, sandbox=core.first.state.id)

@@ -1,4 +1,4 @@
-"""Statistics as containerd reads them on hosts with version 1 of control groups: ``io.containerd.cgroups.v1.Metrics``.
+"""Statistics as containerd reads them on hosts with version 1 of control groups.
 
 Source: containerd/cgroups ``cgroup1/stats/metrics.proto``; parts that a guest has no numbers for
 are left out.

@@ -162,17 +162,6 @@ def test_a_full_disk_is_told():
     assert result.stderr == "kata: cannot write the output: No space left on device\n"
 
 
-@pytest.mark.parametrize("program", ["containerd-shim-kata-v2"])
-def test_programs_that_do_not_work_yet_say_so(capsys, program):
-    """They tell their version truthfully; all else is refused in one clear line."""
-    assert main(["--version"], program) == 0
-    assert capsys.readouterr().out.startswith(f"{program} version ")
-    assert main(["create", "x"], program) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"{program}: this version of kata cannot ")
-    assert captured.out == ""
-
-
 def test_reading_a_command_line_imports_little():
     """What is imported until the options of ``run`` are known: ours, and ``os`` with its parts."""
     code = f"""

@@ -1,0 +1,306 @@
+"""``containerd-shim-kata-v2`` over its socket, as containerd drives it: real machines, no containerd."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from kata.errors import AlreadyExists, KataError, NotFound, Unsupported, WrongState
+from kata.wire import containerd_metrics1, containerd_metrics2
+from kata.wire import containerd_task as api
+from support.containerd import Containerd, process_spec, until_end
+from support.vm import DATA
+
+KILL = int(signal.SIGKILL)
+TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
+
+
+@pytest.fixture
+def containerd(prepared, tmp_path):  # noqa: ARG001 (the guest image)
+    """A containerd; whatever it made is gone afterwards."""
+    made = Containerd(str(tmp_path), DATA)
+    yield made
+    made.close()
+    left = set(os.listdir(made.state)) - {"cache", "names", "uids"}
+    assert not left
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        assert str(tmp_path) not in file.read()
+
+
+def simple(containerd, name, *args, **streams):
+    """A container that was created: its shim."""
+    containerd.bundle(name, *args)
+    shim = containerd.start(name)
+    containerd.create(shim, name, **streams)
+    return shim
+
+
+def finish(shim, name):
+    """Kill, wait, delete, shut down."""
+    try:
+        shim.of("Kill", name, signal=KILL)
+    except NotFound:
+        pass
+    shim.of("Wait", name)
+    answer = shim.of("Delete", name)
+    shim.of("Shutdown", name)
+    return answer
+
+
+def test_a_container_from_start_to_end(containerd):
+    """Output, exit code and events are complete and in order; nothing is left."""
+    path, reader = containerd.fifo("out")
+    shim = simple(containerd, "one", "sh", "-c", "seq 3; exit 7", stdout=path)
+    assert shim.of("State", "one").status == api.CREATED
+    pid = shim.of("Start", "one").pid
+    os.kill(pid, 0)
+    end = shim.of("Wait", "one")
+    assert end.exit_status == 7
+    assert end.exited_at.seconds > time.time() - 600
+    assert until_end(reader) == b"1\n2\n3\n"
+    state = shim.of("State", "one")
+    assert (state.status, state.exit_status, state.stdout) == (api.STOPPED, 7, path)
+    with pytest.raises(NotFound, match="process already finished"):
+        shim.of("Kill", "one", signal=KILL)
+    assert shim.of("Delete", "one").exit_status == 7
+    with pytest.raises(NotFound):
+        shim.of("State", "one")
+    shim.of("Shutdown", "one")
+    containerd.events.wait_for("/tasks/delete", "one")
+    assert containerd.events.topics("one") == [
+        "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete",
+    ]  # fmt: skip
+    # while the shim still ends, what it kept is there to be told
+    assert containerd.delete("one").exit_status in (7, 137)
+
+
+
+def test_added_processes(containerd):
+    """Exec notes a process, Start runs it: with input, an exit code, and events of its own."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    given, taken = f"{containerd.directory}/in", containerd.fifo("eout")
+    os.mkfifo(given)
+    spec = process_spec("sh", "-c", "cat; exit 5")
+    request = api.ExecRequest(id="box", exec_id="e1", stdin=given, stdout=taken[0], spec=spec)
+    shim.call("Exec", request)
+    with pytest.raises(AlreadyExists):
+        shim.call("Exec", request)
+    assert shim.of("State", "box", "e1").status == api.CREATED
+    shim.of("Start", "box", "e1")
+    with open(given, "wb") as file:
+        file.write(b"what came in")
+    shim.of("CloseIO", "box", "e1", stdin=True)
+    assert shim.of("Wait", "box", "e1").exit_status == 5
+    assert until_end(taken[1]) == b"what came in"
+    exit_event = containerd.events.wait_for("/tasks/exec-started", "box")
+    assert exit_event.exec_id == "e1"
+    assert shim.of("Delete", "box", "e1").exit_status == 5
+    with pytest.raises(NotFound):
+        shim.of("Wait", "box", "e1")
+    with pytest.raises(WrongState):
+        shim.of("Delete", "box")
+    finish(shim, "box")
+
+
+def test_a_waiting_call_holds_up_nothing(containerd):
+    """Other calls are answered while ten wait for the end; all of them hear of it."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    codes = []
+    waiting = [
+        threading.Thread(target=lambda: codes.append(shim.of("Wait", "box").exit_status))
+        for _ in range(10)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert shim.of("State", "box").status == api.RUNNING
+    assert [p.pid for p in shim.of("Pids", "box").processes] == [shim.of("State", "box").pid]
+    finish(shim, "box")
+    for thread in waiting:
+        thread.join(30)
+    assert codes == [137] * 10
+
+
+def test_pause_stats_update_and_what_is_refused(containerd):
+    """The quick verbs."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    shim.of("Pause", "box")
+    assert shim.of("State", "box").status == api.PAUSED
+    shim.of("Resume", "box")
+    assert shim.of("State", "box").status == api.RUNNING
+    assert {"/tasks/paused", "/tasks/resumed"} <= set(containerd.events.topics("box"))
+    limits = api.AnyMessage(value=b'{"pids": {"limit": 77}}')
+    shim.of("Update", "box", resources=limits)
+    stats = shim.of("Stats", "box").stats
+    kinds = {m.KIND: m for m in (containerd_metrics1, containerd_metrics2)}
+    found = kinds[stats.type_url].Metrics.decode(stats.value)
+    assert found.pids.limit == 77
+    assert found.pids.current == 1
+    assert found.cpu.encode()
+    with pytest.raises(Unsupported):
+        shim.of("Checkpoint", "box")
+    with pytest.raises(NotFound):
+        shim.of("State", "other")
+    with pytest.raises(Unsupported):
+        shim.call("Nonsense", api.TaskRequest(id="box"), api.TaskRequest)
+    with pytest.raises(AlreadyExists):
+        containerd.create(shim, "box")
+    finish(shim, "box")
+
+
+def test_a_missing_program_is_told_by_create(containerd):
+    """In runc's words, and as no code that means "no such task"."""
+    containerd.bundle("bad", "nosuchprogram")
+    shim = containerd.start("bad")
+    with pytest.raises(KataError, match="executable file not found") as caught:
+        containerd.create(shim, "bad")
+    assert caught.value.code == 2
+    with pytest.raises(NotFound):
+        shim.of("Delete", "bad")
+    shim.of("Shutdown", "bad")
+
+
+def pod(containerd):
+    """A pod's sandbox, running: its shim."""
+    marks = {TYPE: "sandbox", SANDBOX: "pod"}
+    containerd.bundle("pod", "sleep", "1000", annotations=marks, hostname="podname")
+    shim = containerd.start("pod")
+    containerd.create(shim, "pod")
+    shim.of("Start", "pod")
+    return shim
+
+
+def member(containerd, shim, name, *args, **streams):
+    """A container of the pod, created."""
+    namespaces = [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]
+    pid = shim.of("State", "pod").pid
+    for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
+        namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
+    marks = {TYPE: "container", SANDBOX: "pod"}
+    linux = {"namespaces": namespaces, "cgroupsPath": f"/kata-test-shim/{os.getpid()}-{name}"}
+    containerd.bundle(name, *args, annotations=marks, linux=linux, hostname="")
+    assert containerd.start(name).address == shim.address
+    containerd.create(shim, name, **streams)
+
+
+def test_containers_of_a_pod(containerd):
+    """They share the machine and the host name; one more comes after the last has gone."""
+    shim = pod(containerd)
+    for name, code in (("first", 3), ("second", 4), ("first", 5)):
+        path, reader = containerd.fifo(f"{name}-{code}")
+        if code == 5:
+            containerd.made.remove("first")
+            os.rename(f"{containerd.directory}/bundles/first", f"{containerd.directory}/old")
+        member(containerd, shim, name, "sh", "-c", f"hostname; exit {code}", stdout=path)
+        shim.of("Start", name)
+        assert shim.of("Wait", name).exit_status == code
+        assert until_end(reader) == b"podname\n"
+        assert shim.of("Delete", name).exit_status == code
+        shim.of("Shutdown", name)  # refused in silence: the pod's sandbox is there
+    assert shim.of("State", "pod").status == api.RUNNING
+    finish(shim, "pod")
+
+
+def test_a_machine_that_dies_ends_its_tasks(containerd):
+    """137 and an event for each of them; the shim goes on answering."""
+    shim = pod(containerd)
+    member(containerd, shim, "inside", "sleep", "1000")
+    shim.of("Start", "inside")
+    pid = shim.of("Connect", "pod").shim_pid
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        for child in file.read().split():
+            with open(f"/proc/{child}/comm", encoding="utf-8") as comm:
+                if comm.read().startswith("qemu"):
+                    os.kill(int(child), KILL)
+    for name in ("inside", "pod"):
+        assert shim.of("Wait", name).exit_status == 137
+        assert containerd.events.wait_for("/tasks/exit", name).exit_status == 137
+        assert shim.of("Delete", name).exit_status == 137
+    shim.of("Shutdown", "pod")
+
+
+def test_a_shim_that_was_killed_leaves_nothing(containerd):
+    """The machine dies with it, and ``delete`` removes the rest, twice if asked to."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    os.kill(shim.of("Connect", "box").shim_pid, KILL)
+    assert containerd.delete("box").exit_status == 137
+    assert containerd.delete("box").exit_status == 137
+    assert not os.path.exists(shim.address.removeprefix("unix://"))
+    again = containerd.start("box")
+    containerd.create(again, "box")
+    finish(again, "box")
+
+
+def test_containerd_may_go_away_and_come_back(containerd):
+    """Events wait for it, and output waits in the pipes."""
+    path, reader = containerd.fifo("out")
+    shim = simple(
+        containerd, "box", "sh", "-c", "while [ ! -e /go ]; do sleep 0.1; done; echo late",
+        stdout=path,
+    )  # fmt: skip
+    shim.of("Start", "box")
+    containerd.events.wait_for("/tasks/start", "box")
+    containerd.events.vanish()
+    os.close(reader)
+    shim.call("Exec", api.ExecRequest(id="box", exec_id="go", spec=process_spec("touch", "/go")))
+    shim.of("Start", "box", "go")
+    assert shim.of("Wait", "box").exit_status == 0
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert until_end(reader) == b"late\n"
+    containerd.events.appear()
+    containerd.events.wait_for("/tasks/exit", "box")
+    topics = containerd.events.topics("box")
+    assert topics.index("/tasks/exec-added") < topics.index("/tasks/exec-started")
+    finish(shim, "box")
+
+
+def test_a_terminal(containerd):
+    """Raw bytes over the pipes, and a size."""
+    path, reader = containerd.fifo("out")
+    given = f"{containerd.directory}/in"
+    os.mkfifo(given)
+    containerd.bundle("tty", "sh", terminal=True)
+    shim = containerd.start("tty")
+    containerd.create(shim, "tty", terminal=True, stdin=given, stdout=path)
+    shim.of("Start", "tty")
+    shim.of("ResizePty", "tty", width=91, height=17)
+    with open(given, "wb", buffering=0) as file:
+        file.write(b"stty size; exit 2\n")
+        assert shim.of("Wait", "tty").exit_status == 2
+    assert b"17 91" in until_end(reader)
+    finish(shim, "tty")
+
+
+def test_a_logging_program_and_a_file(containerd):
+    """The other two ways for output."""
+    log, script = f"{containerd.directory}/log", f"{containerd.directory}/logger"
+    with open(script, "w", encoding="utf-8") as file:
+        file.write('#!/bin/sh\nexec 5>&-\n{ echo "$CONTAINER_ID $1 $2"; cat <&3; } > "$2"\n')
+    os.chmod(script, 0o755)
+    shim = simple(containerd, "box", "echo", "said", stdout=f"binary://{script}?to={log}")
+    shim.of("Start", "box")
+    shim.of("Wait", "box")
+    finish(shim, "box")
+    deadline = time.monotonic() + 20
+    while content(log) != f"box to {log}\nsaid\n".encode():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    where = f"{containerd.directory}/made/here.log"
+    shim = simple(containerd, "two", "echo", "kept", stdout=f"file://{where}")
+    shim.of("Start", "two")
+    shim.of("Wait", "two")
+    finish(shim, "two")
+    assert content(where) == b"kept\n"
+
+
+def content(path):
+    """What is in a file, if it is there."""
+    if not os.path.exists(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read()
