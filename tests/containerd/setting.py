@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from support.node import SHIM
 from support.host import lacks
+from support.node import SHIM
 
 if TYPE_CHECKING:
     import pytest

@@ -7,6 +7,7 @@ who cleans up finds it done. The table of all outcomes is printed at the end.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -67,18 +68,21 @@ class Killer:
         self.before = set(leaks.descendants(os.getpid()))
 
     def find(self) -> int:
-        """The victim's pid, or 0: of several the last that was started."""
+        """The victim's pid, or 0: of shims the first, of others the last that was started."""
         new = sorted(set(leaks.descendants(os.getpid())) - self.before)
-        if self.victim == "containerd":
-            shims = [pid for pid in new if _is_shim(pid)]
-            return self.containerd.process.pid if shims else 0
-        found = [pid for pid in new if self._is_victim(pid)]
+        if self.victim not in WORDS:
+            shims = [pid for pid in new if self._is_shim(pid)]
+            pid = shims[0] if shims else 0
+            return self.containerd.process.pid if pid and self.victim == "containerd" else pid
+        found = [pid for pid in new if WORDS[self.victim] in _program(pid)]
         return found[-1] if found else 0
 
-    def _is_victim(self, pid: int) -> bool:
-        if self.victim == "shim":
-            return _is_shim(pid)
-        return WORDS[self.victim] in _program(pid)
+    def _is_shim(self, pid: int) -> bool:
+        """Whether it is the shim that serves: what starts or deletes is containerd's child."""
+        named = any("containerd-shim-" in word for word in _words(pid)[:3])
+        parent = re.search(r"^PPid:\t(\d+)", leaks._read(f"/proc/{pid}/status"), re.MULTILINE)
+        daemon = self.containerd.process
+        return bool(named and parent and daemon and int(parent[1]) != daemon.pid)
 
     def __call__(self) -> None:
         """Kill it, as soon as it is there."""
@@ -103,13 +107,6 @@ def _program(pid: int) -> str:
         return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
     except OSError:
         return ""
-
-
-def _is_shim(pid: int) -> bool:
-    """Whether a process is the shim that serves, not one that starts or deletes."""
-    words = _words(pid)
-    named = any("containerd-shim-" in word for word in words[:3])
-    return named and not {"start", "delete", "-info", "-v"} & set(words)
 
 
 class Asked(threading.Thread):

@@ -9,8 +9,8 @@ import socket
 import pytest
 
 from containerd.differences import differs
-from support import node as daemons
 from support import nginx, oci_image
+from support import node as daemons
 from support.cri import Error, until
 
 GET = b"GET %s HTTP/1.0\r\n\r\n"
