@@ -1,4 +1,4 @@
-"""``containerd-shim-kata-v2`` over its socket, as containerd drives it: real machines, no containerd."""
+"""``containerd-shim-kata-v2`` over its socket, driven as containerd does, with real machines."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-i
 
 
 @pytest.fixture
-def containerd(prepared, tmp_path):  # noqa: ARG001 (the guest image)
+def containerd(prepared, tmp_path):  # the guest image
     """A containerd; whatever it made is gone afterwards."""
     made = Containerd(str(tmp_path), DATA)
     yield made
@@ -55,7 +55,9 @@ def test_a_container_from_start_to_end(containerd):
     shim = simple(containerd, "one", "sh", "-c", "seq 3; exit 7", stdout=path)
     assert shim.of("State", "one").status == api.CREATED
     pid = shim.of("Start", "one").pid
-    os.kill(pid, 0)
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = file.read().strip(b"\0").split(b"\0")
+    assert words[:5] == [b"containerd-shim-kata-v2", b"-namespace", b"test", b"-id", b"one"]
     end = shim.of("Wait", "one")
     assert end.exit_status == 7
     assert end.exited_at.seconds > time.time() - 600
@@ -150,6 +152,39 @@ def test_pause_stats_update_and_what_is_refused(containerd):
     with pytest.raises(AlreadyExists):
         containerd.create(shim, "box")
     finish(shim, "box")
+
+
+def test_what_was_never_started(containerd):
+    """It can be deleted as it is, or killed and waited for; nobody hears of a start."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Delete", "box")
+    shim.of("Shutdown", "box")
+    containerd.events.wait_for("/tasks/delete", "box")
+    shim = simple(containerd, "two", "sleep", "1000")
+    assert finish(shim, "two").exit_status == 137
+    containerd.events.wait_for("/tasks/delete", "two")
+    for name in ("box", "two"):
+        assert "/tasks/start" not in containerd.events.topics(name)
+
+
+def test_a_lack_of_memory_is_told(containerd):
+    """Before the end, which is that of a killed process."""
+    limits = {"memory": {"limit": 24 << 20}}
+    namespaces = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network", "cgroup")]
+    linux = {
+        "namespaces": namespaces, "resources": limits,
+        "cgroupsPath": f"/kata-test-shim/{os.getpid()}-hungry",
+    }  # fmt: skip
+    containerd.bundle("hungry", "tail", "/dev/zero", linux=linux)
+    shim = containerd.start("hungry")
+    containerd.create(shim, "hungry")
+    shim.of("Start", "hungry")
+    assert shim.of("Wait", "hungry").exit_status == 137
+    containerd.events.wait_for("/tasks/exit", "hungry")
+    topics = containerd.events.topics("hungry")
+    assert topics.count("/tasks/oom") == 1
+    assert topics.index("/tasks/oom") < topics.index("/tasks/exit")
+    finish(shim, "hungry")
 
 
 def test_a_missing_program_is_told_by_create(containerd):

@@ -416,21 +416,25 @@ def program_root(program: str) -> tuple[tuple[Bind, ...], tuple[tuple[str, str],
     return tuple(binds), tuple(links)
 
 
-def empty_root(process: Process, targets: Iterable[str]) -> None:
+def empty_root(process: Process, targets: Iterable[str], *, keep: str = "/") -> None:
     """Take ``targets`` (mounts, or entries of the root) out of a process's root, for good.
 
-    What it has mapped or opened stays usable. Raises ``HostError``.
+    Directories that get empty go too, up to ``keep``, which stays. What it has mapped or opened
+    stays usable. Raises ``HostError``.
     """
 
     def work() -> None:
         for target in targets:
-            _remove(target)
+            _remove(target, keep)
 
     _change_root(process, work)
 
 
-def add_trees(process: Process, trees: Iterable[Tree]) -> None:
-    """Attach more trees in a process's root; all of them, or none. Raises ``HostError``."""
+def add_trees(process: Process, trees: Iterable[Tree], *, keep: str = "/") -> None:
+    """Attach more trees in a process's root, or none; ``keep`` as for ``empty_root``.
+
+    Raises ``HostError``.
+    """
 
     def work() -> None:
         done = []
@@ -441,7 +445,7 @@ def add_trees(process: Process, trees: Iterable[Tree]) -> None:
                 sys.attach_tree(tree.fd, tree.target)
         except OSError:
             for target in done:
-                _remove(target)
+                _remove(target, keep)
             raise
 
     _change_root(process, work)
@@ -475,13 +479,13 @@ def _change_root(process: Process, work: Callable[[], None]) -> None:
         raise HostError(f"cannot change the root of {process.name}", why=str(failure[0]))
 
 
-def _remove(target: str) -> None:
+def _remove(target: str, keep: str) -> None:
     try:
         sys.umount(target, sys.MNT_DETACH | sys.UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno != 22:  # EINVAL: not a mount, but a link
             raise
-    while target != "/":
+    while target != keep:
         try:
             if os.path.isdir(target) and not os.path.islink(target):
                 os.rmdir(target)

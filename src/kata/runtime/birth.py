@@ -54,13 +54,9 @@ class Child:
         """
         code = 0
         try:
-            os.setsid()
-            os.chdir("/")
-            _reset_signals()
-            _thread.stack_size(256 << 10)
             log = log or f"{self._store.directory(self._state.id)}/supervisor.log"
-            _own_descriptors(fds, keep | {channel.fileno() for channel in channels}, log)
-            self._run(channels, fds)
+            detach(fds, keep | {channel.fileno() for channel in channels}, log)
+            self.go(channels, fds)
         except BaseException:
             from traceback import print_exc
 
@@ -69,7 +65,8 @@ class Child:
         finally:
             os._exit(code)
 
-    def _run(self, channels: Sequence[socket], fds: Mapping[int, int]) -> None:
+    def go(self, channels: Sequence[socket], fds: Mapping[int, int]) -> None:
+        """Spawn the machine and see the sandbox to its end; for a process that is detached."""
         failure: KataError | None = None
         try:
             self._sandbox.launch()
@@ -78,6 +75,15 @@ class Child:
         kind = self._become()
         supervisor = kind(self._sandbox, self._first, self._store, self._state, self.marks)
         supervisor.run(channels, fds, failure)
+
+
+def detach(fds: Mapping[int, int], keep: set[int], log: str) -> None:
+    """Leave the session, the directory, the signals and the descriptors of the caller."""
+    os.setsid()
+    os.chdir("/")
+    _reset_signals()
+    _thread.stack_size(256 << 10)
+    _own_descriptors(fds, keep, log)
 
 
 def _reset_signals() -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from kata.runtime.workload import Workload
     from kata.storage.plan import Plan
     from kata.storage.share import RunningShare
-    from kata.wire.agent_api import CreateContainerRequest
+    from kata.wire.agent_api import CreateContainerRequest, Storage
 
 NO_FILES = storage.Plan("", (), (), (), ())  # of a sandbox whose containers are still to come
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
@@ -248,6 +248,11 @@ class Sandbox:
         return self._first.create_request(
             plan, self._launch.kernel_release, settled=self._launch.settled
         )
+
+    def share_storage(self) -> Storage:
+        """What mounts the share, for a container that comes before all that have files in it."""
+        self._share_mounted = True
+        return storage.share_storage()
 
     def add(self, workload: Workload) -> CreateContainerRequest:
         """Make the files of one more container reachable; what the agent is asked for it.

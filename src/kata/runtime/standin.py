@@ -9,7 +9,6 @@ the supervisor has the descriptors, and the stand-in none but a terminal.
 from __future__ import annotations
 
 import _signal
-import ctypes
 import os
 import select
 
@@ -18,6 +17,7 @@ from kata.linux import namespaces, terminal, tty
 from kata.linux import syscalls as sc
 from kata.linux.capabilities import limit_bounding
 from kata.linux.fds import close_others
+from kata.linux.title import set_title
 from kata.runtime.control_api import ExitResponse
 from kata.runtime.shadow import NAMESPACES, Shadow, enter
 from kata.runtime.store import LOST_EXIT_CODE
@@ -26,12 +26,9 @@ from kata.wire.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kata.runtime.control import ControlClient
 
 _NOT_FORWARDED = frozenset((_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCHLD))
-_COMM = 15  # bytes of a process's name that the kernel keeps
 
 
 class Standin:
@@ -122,7 +119,7 @@ def _stand(
     go, beside = given
     signals, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    _rename(place.title)
+    set_title(place.title)
     _settle(place, beside)
     kept = (client.fileno(), go, signals, wake, place.terminal)
     close_others([fd for fd in kept if fd >= 0])
@@ -158,18 +155,6 @@ def _settle(place: Place, beside: int) -> None:
     os.chdir("/")
     if place.terminal >= 0:
         tty.take(place.terminal)
-
-
-def _rename(title: Sequence[str]) -> None:
-    """Show a container's command in process lists: proc(5) takes it from the process's memory."""
-    sc.prctl(sc.PR_SET_NAME, os.fsencode(os.path.basename(title[0]))[:_COMM] + b"\0")
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])  # arg_start, arg_end: 48 and 49 of the line
-    text = b"\0".join(os.fsencode(word) for word in title)[: end - start - 1]
-    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
-    start, end = int(fields[47]), int(fields[48])  # env_start, env_end: the caller's
-    ctypes.memset(start, 0, end - start)
 
 
 def _catch(wake: int) -> None:

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.shim.main import Order
 
+SPEC = "config.json"
 ADDRESS = "address"  # where the shim listens
 PID = "shim.pid"
 LOG = "log"  # a pipe that containerd reads

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.shim.processes import Task
-    from kata.shim.start import Seat
+    from kata.shim.seat import Seat
 
 _CREATION = ("prestart", "createRuntime", "createContainer")
 

@@ -64,6 +64,7 @@ class Task:
         self.id_in_core = ""
         self.rootfs = ""
         self.mounted = False
+        self.lacked_memory = False  # and that was told
         self.hooks: Hooks | None = None
         self.made = Event()  # and that was told
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.wire.protobuf import Message
+    from kata.wire.ttrpc import Event
 
     Method = tuple[type[Message], Callable[[Any], Message]]
 
@@ -83,27 +84,34 @@ class Server:
                 fd, _ = listener._accept()  # type: ignore[attr-defined]
             except OSError:
                 return
-            _thread.start_new_thread(self._connection, (sock(fileno=fd),))
+            self.adopt(sock(fileno=fd), Connection(), [])
 
-    def _connection(self, sock: socket) -> None:
+    def adopt(self, sock: socket, connection: Connection, events: list[Event]) -> None:
+        """Answer on a connection, in the background; ``events`` have arrived there already."""
+        _thread.start_new_thread(self._connection, (sock, connection, events))
+
+    def _connection(self, sock: socket, connection: Connection, events: list[Event]) -> None:
         peer = Peer(sock)
-        connection = Connection()
         try:
+            self._take(peer, events)
             while True:
                 data, fds = receive(sock, _RECEIVE, _MOST_FDS)
                 for fd in fds:
                     os.close(fd)  # nobody asked for any
                 if not data:
                     break
-                for event in connection.receive(data):
-                    if not isinstance(event, Request):
-                        raise ProtocolError("only requests are expected")
-                    peer.hold()
-                    self._count(1)
-                    _thread.start_new_thread(self._answer, (peer, event))
+                self._take(peer, connection.receive(data))
         except (OSError, ProtocolError):
             pass  # it went away, or speaks something else
         peer.release()
+
+    def _take(self, peer: Peer, events: list[Event]) -> None:
+        for event in events:
+            if not isinstance(event, Request):
+                raise ProtocolError("only requests are expected")
+            peer.hold()
+            self._count(1)
+            _thread.start_new_thread(self._answer, (peer, event))
 
     def _answer(self, peer: Peer, event: Request) -> None:
         try:

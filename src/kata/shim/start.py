@@ -16,20 +16,17 @@ from kata.oci.spec import namespaces
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import Store, write_atomic
 from kata.shim import address as addresses
-from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID
+from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, SPEC
 from kata.shim.containers import new_state, read_spec
-from kata.wire.record import record
+from kata.shim.seat import Seat, reserve, supervisor_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
-    from collections.abc import Callable
     from typing import Any
 
     from kata.config.settings import Config
     from kata.runtime.machines import Launch
     from kata.runtime.store import ContainerState
-    from kata.runtime.supervisor import Supervisor
     from kata.shim.main import Order
 
     Spec = dict[str, Any]
@@ -37,23 +34,10 @@ if TYPE_CHECKING:
 _INPUT_LIMIT = 10 << 20  # bytes that containerd may write to standard input
 
 
-@record
-class Seat:
-    """What a supervisor is given of its shim: who started it, and where it listens."""
-
-    order: Order
-    bundle: str
-    listener: socket
-    path: str
-    ttrpc: str  # containerd's socket for events; empty: nobody wants them
-    kind: str  # of ``oci.pods``
-    network: int
-    host_network: int
-    config_path: str = ""
-
-
 def start(order: Order, bundle: str) -> str:
     """Start the sandbox of a container, or find it; gives the address to print."""
+    if not os.path.exists(f"{bundle}/{SPEC}"):
+        return _start_empty(order, bundle)
     spec = read_spec(bundle)
     membership = pods.membership(order.id, spec.get("annotations") or {})
     sandbox = membership.sandbox or order.id
@@ -69,9 +53,33 @@ def start(order: Order, bundle: str) -> str:
             _begin(order, bundle, spec, path)
         except AlreadyExists:
             pass  # it was started before, and containerd asks once more
+    return _announce(bundle, path)
+
+
+def _announce(bundle: str, path: str) -> str:
     found = f"{addresses.SCHEME}{path}"
     write_atomic(f"{bundle}/{ADDRESS}", found.encode())
     return found
+
+
+def _start_empty(order: Order, bundle: str) -> str:
+    """A shim for a sandbox without a container: CreateSandbox says what machine it is to be."""
+    path = addresses.socket_path(order.address, order.namespace, order.id)
+    config_path = _options()
+    try:
+        listener = addresses.listen(path)
+    except AlreadyExists:
+        return _announce(bundle, path)
+    seat = Seat(order, bundle, listener, path, _ttrpc(order), "", -1, _own_network(), config_path)
+    pid = os.fork()
+    if pid == 0:
+        from kata.shim.empty import serve
+
+        serve(seat)
+    if config_path:
+        write_atomic(f"{bundle}/{CONFIG_NOTE}", config_path.encode())
+    write_atomic(f"{bundle}/{PID}", str(pid).encode())
+    return _announce(bundle, path)
 
 
 def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
@@ -89,7 +97,7 @@ def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
         launch = resolve_shape(pods.sizing(spec), config, say=lambda _text: None)
         store = Store(config.runtime.state_root)
         state = new_state(order, spec, bundle)
-        lock = _reserve(store, state)
+        lock = reserve(store, state)
         network = _network(spec)
         kind = pods.membership(order.id, spec.get("annotations") or {}).kind
         seat = Seat(
@@ -129,22 +137,6 @@ def _ttrpc(order: Order) -> str:
     return named or (f"{order.address}.ttrpc" if order.address else "")
 
 
-def _reserve(store: Store, state: ContainerState) -> int:
-    """Take the name of a container, from a dead sandbox too. Raises ``AlreadyExists``."""
-    try:
-        return store.create(state)
-    except AlreadyExists:
-        from kata.runtime.cleanup import remove
-
-        store.sweep(state.name)
-        left = store.named(state.name)
-        if left is not None:
-            if store.alive(left.sandbox or left.id):
-                raise
-            remove(store, left, force=True)
-        return store.create(state)
-
-
 def _network(spec: Spec) -> int:
     """The network namespace of the sandbox: containerd's, or one of its own."""
     path = namespaces(spec)["network"]
@@ -177,21 +169,8 @@ def _fork(
     state, spec = asked
     first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, seat.network)
     first.deferred = True
-    child = Child((first, launch), config, store, state, _supervisor_of(seat))
+    child = Child((first, launch), config, store, state, supervisor_of(seat))
     keep = {lock, seat.network, seat.host_network, seat.listener.fileno()}
     log = f"{seat.bundle}/{LOG}"
     child.supervise([], {}, keep, log if os.path.lexists(log) else "")
     raise AssertionError("a supervisor does not return")
-
-
-def _supervisor_of(seat: Seat) -> Callable[[], Callable[..., Supervisor]]:
-    """What the child becomes, loaded once there is time for it."""
-
-    def become() -> Callable[..., Supervisor]:
-        from kata.shim.supervisor import ShimSupervisor
-
-        return lambda *made: ShimSupervisor(seat, *made)
-
-    return become
-
-

@@ -15,10 +15,13 @@ import time
 
 from kata.errors import KataError
 from kata.linux import syscalls as sc
+from kata.linux.title import set_title
 from kata.runtime.cleanup import remove_groups
 from kata.runtime.container import Container
 from kata.runtime.lifetime import Event, note
 from kata.runtime.pod import PodSupervisor
+from kata.shim.main import PROGRAM
+from kata.shim.sandboxes import SandboxService
 from kata.shim.server import Server
 from kata.shim.tasks import TaskService
 from kata.wire.agent_api import Empty, GuestEvent
@@ -33,7 +36,8 @@ if TYPE_CHECKING:
     from kata.runtime.sandbox import Sandbox
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
-    from kata.shim.start import Seat
+    from kata.shim.empty import Arrived, HolderWorkload
+    from kata.shim.seat import Seat
     from kata.shim.workload import ShimWorkload
     from kata.wire import agent_api
 
@@ -43,17 +47,20 @@ _LAST_EVENTS_S = 2.0
 
 
 class ShimSupervisor(PodSupervisor):
-    """One sandbox, driven by ``TaskService``."""
+    """One sandbox, driven by ``TaskService`` and ``SandboxService``.
+
+    ``given``: its seat, and the connection that CreateSandbox came on, if it was made by that.
+    """
 
     def __init__(
-        self, seat: Seat, sandbox: Sandbox, first: ShimWorkload, store: Store,
-        state: ContainerState, marks: Marks,
+        self, given: tuple[Seat, Arrived | None], sandbox: Sandbox, first: ShimWorkload,
+        store: Store, state: ContainerState, marks: Marks,
     ) -> None:  # fmt: skip
         super().__init__(sandbox, first, store, state, marks)
-        self.seat = seat
+        self.seat, self._arrived = given
         self._shutdown = Event()
         self._tasks = TaskService(self)
-        self._server = Server(self._tasks.services())
+        self._server = Server({**self._tasks.services(), **SandboxService(self).services()})
         self.on_oom: Callable[[str], None] = self._tasks.out_of_memory
         self.on_end: Callable[[Lifetime], None] = self._tasks.ended
 
@@ -110,6 +117,13 @@ class ShimSupervisor(PodSupervisor):
         self._asked.set()
         self._over.set()
 
+    def stop(self, seconds: float) -> None:
+        """End the machine with all that runs in it; waits so long for that to be told."""
+        self._over.set()
+        end = time.monotonic() + seconds
+        for life in list(self._lives.values()):
+            life.finished.wait(max(0.0, end - time.monotonic()))
+
     # its life
 
     def run(
@@ -117,8 +131,12 @@ class ShimSupervisor(PodSupervisor):
     ) -> None:
         """Serve containerd to the end."""
         sys.stderr = _Quiet()
+        set_title(self._title())
         sc.setns(self.seat.network, sc.CLONE_NEWNET)
         self._server.listen(self.seat.listener)
+        if self._arrived is not None:
+            arrived = self._arrived
+            self._server.adopt(arrived.sock, arrived.connection, list(arrived.events))
         super().run(channels, fds, failure)
         self._shutdown.wait()
         self._sandbox.stop()
@@ -127,6 +145,12 @@ class ShimSupervisor(PodSupervisor):
         while self._server.busy and time.monotonic() < end:
             time.sleep(0.001)
         self._tasks.events.flush(_LAST_EVENTS_S)
+
+    def _title(self) -> list[str]:
+        """It serves: no more the command that began it."""
+        order = self.seat.order
+        given = ("-namespace", order.namespace, "-id", order.id, "-address", order.address)
+        return [PROGRAM, *given]
 
     def _clean_up(self) -> None:
         try:
@@ -137,12 +161,33 @@ class ShimSupervisor(PodSupervisor):
         self._first.forget()
 
     def _start(self, fds: Mapping[int, int]) -> None:
-        """Bring the guest up, and make the first container as soon as it is asked for."""
+        """Bring the guest up, with its first container."""
         del fds
         sandbox, life = self._sandbox, self._first
         self._control.listen(self._store.directory(life.state.id))
-        client = sandbox.connect()
+        sandbox.connect()
         self._tell_guest()
+        if self._arrived is not None:
+            self._hold()
+        else:
+            self._make_first()
+        sandbox.follow_network(_warn, self._look_at_names)
+        gc.enable()
+        _thread.start_new_thread(self._set_clock, ())
+        _thread.start_new_thread(self._listen_to_guest, ())
+
+    def _hold(self) -> None:
+        """Make the container that holds the namespaces of a pod; it is never started."""
+        life = self._first
+        container = Container(self._sandbox.client, life.state.id)
+        holder: HolderWorkload = life.workload  # type: ignore[assignment]
+        created = container.begin(holder.holder_request(self._sandbox.share_storage()))
+        created.result(self._sandbox.create_timeout)
+        self._made(life, container, os.getpid())
+
+    def _make_first(self) -> None:
+        """Make the container that the sandbox was started for, as soon as it is asked for."""
+        sandbox, life, client = self._sandbox, self._first, self._sandbox.client
         self._asked.wait()
         if self._create is None:
             raise KataError("nobody asked for the container any more")
@@ -162,10 +207,6 @@ class ShimSupervisor(PodSupervisor):
         client.uncork()
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
-        sandbox.follow_network(_warn, self._look_at_names)
-        gc.enable()
-        _thread.start_new_thread(self._set_clock, ())
-        _thread.start_new_thread(self._listen_to_guest, ())
 
     def _tell_guest(self) -> None:
         """Make the guest itself, while containerd still prepares the first container."""

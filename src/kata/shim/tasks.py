@@ -126,7 +126,8 @@ class TaskService:
         spec = read_spec(request.bundle)
         drop_unknown_capabilities(spec["process"])
         refuse(spec)
-        first = request.id == core.seat.order.id and not core.first.created.wait(0)
+        named = bool(core.seat.kind) and request.id == core.seat.order.id
+        first = named and not core.first.created.wait(0)
         if not first:
             self._check_membership(request.id, spec)
         task.rootfs = root_of(spec, request.bundle)
@@ -222,7 +223,7 @@ class TaskService:
                 process.run = container.exec(life.workload.exec_request(wanted, fds), fds)
             except BaseException as error:
                 stdio.close()
-                process.end(LOST_EXIT_CODE if not isinstance(error, KataError) else 126)
+                process.end(error.exit_code if isinstance(error, KataError) else LOST_EXIT_CODE)
                 raise
             process.started = True
             self.events.publish(
@@ -249,6 +250,8 @@ class TaskService:
         if task is None:
             return
         task.made.wait()
+        if life.result.oom_killed and not task.lacked_memory:
+            self.out_of_memory(task.id_in_core)
         with task.init.telling:
             task.init.end(life.result.exit_code, life.result.finished_ns)
         self._tell_end(task, task.init)
@@ -265,6 +268,7 @@ class TaskService:
         """The guest's kernel killed for want of memory."""
         for task in list(self._tasks.values()):
             if task.id_in_core == container_id:
+                task.lacked_memory = True
                 self.events.publish(events.TaskOOM(container_id=task.id))
 
     def _present(self, task: Task) -> Lifetime:
@@ -322,7 +326,7 @@ class TaskService:
 
     def _shutdown(self, _request: api.ShutdownRequest) -> Empty:
         with self._changing:
-            if not self._tasks:
+            if not self._tasks and self._core.seat.kind:  # else ShutdownSandbox says it
                 self._core.shut_down()
         return Empty()
 

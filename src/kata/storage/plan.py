@@ -125,7 +125,7 @@ def plan(
         layers = _layers(rootfs, limits)
         storages = _overlay(layers, home, limits.scratch_bytes)
     if shares and not limits.share_mounted:
-        storages.insert(0, _share())
+        storages.insert(0, share_storage())
     return Plan(f"{home}/rootfs", layers, tuple(shares), tuple(storages), tuple(mounts))
 
 
@@ -204,8 +204,8 @@ def _bind(source: str, target: str) -> Storage:
     return Storage(driver="bind", source=source, options=["rbind"], mount_point=target)
 
 
-def _share() -> Storage:
-    """The share itself, once in a sandbox."""
+def share_storage() -> Storage:
+    """The share itself, once in a sandbox: with the container that is there the longest."""
     return Storage(
         driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", mount_point=SHARED,
     )  # fmt: skip

@@ -93,14 +93,15 @@ class RunningShare:
         try:
             for share in shares:
                 trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
-            confine.add_trees(self.process, trees)
+            confine.add_trees(self.process, trees, keep=_DIRECTORY)
         finally:
             _close(*(tree.fd for tree in trees))
 
     def remove(self, shares: Sequence[Share]) -> None:
         """Serve these no more: what the guest has open of them stays open to it."""
         try:
-            confine.empty_root(self.process, [f"{_DIRECTORY}/{share.name}" for share in shares])
+            targets = [f"{_DIRECTORY}/{share.name}" for share in shares]
+            confine.empty_root(self.process, targets, keep=_DIRECTORY)
         except HostError:
             pass  # the daemon has ended, and all of it with it
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from kata.wire.calls import Empty
 from kata.wire.containerd_types import Metric, Mount, Platform, Timestamp
-from kata.wire.protobuf import Message, boolean, mapping, nested, repeated, string, uint32
+from kata.wire.protobuf import (
+    Message,
+    boolean,
+    int64,
+    mapping,
+    nested,
+    repeated,
+    string,
+    uint32,
+)
 from kata.wire.ttrpc import AnyMessage
 
 
@@ -90,3 +99,29 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "PingSandbox": (SandboxRequest, Empty),
     "ShutdownSandbox": (SandboxRequest, Empty),
 }
+
+
+# of CRI's PodSandboxConfig, the options of CreateSandbox: what a machine is made by
+# (kubernetes' cri-api, ``runtime/v1/api.proto``)
+
+
+class PodResources(Message):
+    """``LinuxContainerResources``: microseconds and bytes, 0 for none."""
+
+    cpu_period: int = int64(1)
+    cpu_quota: int = int64(2)
+    memory_limit_in_bytes: int = int64(4)
+
+
+class LinuxPodConfig(Message):
+    """``LinuxPodSandboxConfig``: what all containers of the pod will need."""
+
+    cgroup_parent: str = string(1)
+    resources: PodResources | None = nested(PodResources, 5)
+
+
+class PodConfig(Message):
+    """``PodSandboxConfig``."""
+
+    hostname: str = string(2)
+    linux: LinuxPodConfig | None = nested(LinuxPodConfig, 8)

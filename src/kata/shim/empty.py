@@ -1,0 +1,179 @@
+"""A sandbox without a container, as containerd's sandbox API wants it: CreateSandbox makes it.
+
+Until that call nothing is known of the machine, and this process has a single thread, which
+spawning the machine needs. What holds the namespaces of the pod is a container that is never
+started: it costs no program and no file of the host.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import socket
+
+from kata.config.load import load
+from kata.errors import HostError, KataError, WrongState
+from kata.oci.pods import Shape, sizing
+from kata.runtime.birth import Child, detach
+from kata.runtime.machines import resolve_shape
+from kata.runtime.store import ContainerState, Store, new_id
+from kata.shim.bundle import LOG, store_name
+from kata.shim.seat import reserve, supervisor_of
+from kata.shim.server import failure
+from kata.shim.workload import ShimWorkload
+from kata.wire.agent_api import SANDBOX_NETWORK, CreateContainerRequest, File, Storage
+from kata.wire.containerd_sandbox import CreateSandboxRequest, PodConfig
+from kata.wire.containerd_types import SANDBOX_SERVICE
+from kata.wire.quickjson import dumps
+from kata.wire.record import record, replace
+from kata.wire.ttrpc import Connection, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from kata.shim.seat import Seat
+    from kata.wire.ttrpc import Event
+
+_HOLDER = "/pause"  # what the container that is never started would run
+_PRIVATE = ("mount", "pid", "ipc", "uts", "cgroup")
+_RECEIVE = 64 << 10
+
+
+@record
+class Arrived:
+    """A connection on which CreateSandbox came, and what came with and before it."""
+
+    sock: socket
+    connection: Connection
+    events: tuple[Event, ...]
+    stream: int
+    request: CreateSandboxRequest
+
+
+def serve(seat: Seat) -> NoReturn:
+    """Be the shim of the sandbox to its end."""
+    code = 0
+    try:
+        log = f"{seat.bundle}/{LOG}"
+        keep = {seat.listener.fileno(), seat.host_network}
+        detach({}, keep, log if os.path.lexists(log) else "/dev/null")
+        while True:
+            arrived = _until_create(seat.listener)
+            try:
+                _begin(seat, arrived)
+                break
+            except KataError as error:
+                arrived.sock.sendall(failure(arrived.stream, error))
+                arrived.sock.close()
+    except BaseException:
+        from traceback import print_exc
+
+        print_exc()
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def _until_create(listener: socket) -> Arrived:
+    """Wait for CreateSandbox; other calls before it are refused."""
+    while True:
+        fd, _ = listener._accept()  # type: ignore[attr-defined]
+        sock = socket(fileno=fd)
+        connection = Connection()
+        while data := sock.recv(_RECEIVE):
+            events = connection.receive(data)
+            for index, event in enumerate(events):
+                if not isinstance(event, Request):
+                    continue
+                if (event.service, event.method) == (SANDBOX_SERVICE, "CreateSandbox"):
+                    asked = CreateSandboxRequest.decode(event.payload)
+                    return Arrived(sock, connection, tuple(events[index:]), event.stream, asked)
+                if event.method in ("Shutdown", "ShutdownSandbox"):
+                    sock.sendall(Connection.respond(event.stream, b""))
+                    os._exit(0)
+                sock.sendall(failure(event.stream, WrongState("there is no sandbox yet")))
+        sock.close()
+
+
+def pod_of(request: CreateSandboxRequest) -> PodConfig:
+    """CRI's description of the pod among the options; an empty one if it is not there."""
+    given = request.options
+    if given is None or not given.type_url.endswith("runtime.v1.PodSandboxConfig"):
+        return PodConfig()
+    return PodConfig.decode(given.value)
+
+
+def shape_of(request: CreateSandboxRequest) -> Shape:
+    """What machine the pod needs."""
+    linux = pod_of(request).linux
+    resources = linux.resources if linux is not None else None
+    if resources is None:
+        return sizing({"annotations": request.annotations})
+    cpu = {"quota": resources.cpu_quota, "period": resources.cpu_period}
+    memory = {"limit": resources.memory_limit_in_bytes}
+    return sizing({"linux": {"resources": {"cpu": cpu, "memory": memory}}})
+
+
+def _begin(seat: Seat, arrived: Arrived) -> None:
+    """Make the machine, and see it to its end. Raises what keeps it from starting."""
+    request = arrived.request
+    config = load(seat.config_path or None)
+    launch = resolve_shape(shape_of(request), config, say=lambda _text: None)
+    store = Store(config.runtime.state_root)
+    state = ContainerState(
+        id=new_id(), name=store_name(seat.order), command=(_HOLDER,), bundle=seat.bundle,
+        created_ns=time.time_ns(), cgroup=f"kata/{seat.order.id}",
+    )  # fmt: skip
+    network = _network(request.netns_path)
+    lock = reserve(store, state)
+    seat = replace(seat, network=network, hostname=pod_of(request).hostname)
+    first = HolderWorkload(seat, state, config.runtime.data_root)
+    child = Child((first, launch), config, store, state, supervisor_of(seat, arrived))
+    assert lock >= 0  # held by being open
+    child.go([], {})
+
+
+def _network(path: str) -> int:
+    if not path:
+        raise WrongState(
+            "Host networking requested, not supported by runtime", why="CreateSandbox: netns_path"
+        )
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f'the network namespace "{path}"', why=error.strerror or "") from None
+
+
+class HolderWorkload(ShimWorkload):
+    """The container that holds a pod's namespaces and is never started."""
+
+    def __init__(self, seat: Seat, state: ContainerState, data_root: str) -> None:
+        spaces: list[dict[str, Any]] = [{"type": kind} for kind in _PRIVATE]
+        spec = {
+            "ociVersion": "1.0.2", "hostname": seat.hostname,
+            "process": {"args": [_HOLDER], "cwd": "/", "env": [], "user": {"uid": 0, "gid": 0}},
+            "root": {"path": f"/run/kata/containers/{state.id}/rootfs"},
+            "linux": {"namespaces": [*spaces, {"type": "network", "path": SANDBOX_NETWORK}]},
+        }  # fmt: skip
+        super().__init__(seat.order.id, state, spec, data_root, seat.network)
+        self.deferred = True
+
+    def holder_request(self, share: Storage) -> CreateContainerRequest:
+        """What the agent is asked: an empty root, and a program that is there by its name.
+
+        ``share`` is mounted with it, for those that come later.
+        """
+        root = self.spec["root"]["path"]
+        spec = {**self.spec, "hostname": self.hostname}
+        return CreateContainerRequest(
+            container_id=self.id, spec=dumps(spec).encode(),
+            storages=[
+                share,
+                Storage(
+                    driver="tmpfs", source="tmpfs", fstype="tmpfs", mount_point=root,
+                    options=["size=64k", "mode=755"],
+                ),
+            ],
+            files=[File(path=_HOLDER, content=b"#!/\n", mode=0o755, readonly=True)],
+        )  # fmt: skip
