@@ -32,7 +32,7 @@ test: setup ## run all tests: style, unit, processes, root, virtual machines, en
 	    RUNTIME=$$runtime $(PYTEST) -q $(PYTEST_FLAGS) --ignore tests/conformance/test_suite_fails.py \
 	        tests/conformance || failed=1; \
 	done; \
-	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines tests/conformance || failed=1; \
+	$(PYTEST) -q $(PYTEST_FLAGS) tests/system tests/vm tests/engines tests/containerd tests/conformance || failed=1; \
 	exit $$failed
 
 check: setup ## lint, types, imports, unit tests; under a minute
@@ -62,6 +62,7 @@ docs: ## write the generated pages anew
 	@PYTHONPATH=src /usr/bin/python3 -m kata.config.render reference >docs/reference/configuration.md
 	@PYTHONPATH=src /usr/bin/python3 -m kata.cli.reference >docs/reference/cli.md
 	@PYTHONPATH=src /usr/bin/python3 -c "from kata.oci.honoured import page; print(page(), end='')" >docs/reference/oci.md
+	@PYTHONPATH=tests /usr/bin/python3 -c "from containerd.differences import page; print(page(), end='')" >docs/reference/cri.md
 
 format: ## lay the source out as ruff does
 	@.venv/bin/ruff format -q src tests examples packaging

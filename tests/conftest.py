@@ -1,8 +1,8 @@
 """What holds for every test: nothing left behind, a time limit, markers by folder.
 
 The folders say what a test needs: ``unit`` nothing, ``process`` processes and sockets, ``system``
-root, ``vm`` virtual machines, ``engines`` Podman and Docker, ``conformance`` a runtime, ``style``
-the tools that read the source.
+root, ``vm`` virtual machines, ``engines`` Podman and Docker, ``containerd`` containerd,
+``conformance`` a runtime, ``style`` the tools that read the source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support import host, leaks
 
 LIMITS = {  # seconds
     "unit": 60, "style": 300, "process": 60, "system": 120, "vm": 300, "engines": 300,
-    "conformance": 120,
+    "containerd": 300, "conformance": 120,
 }  # fmt: skip
 MARKERS = (
     "unit: pure, needs nothing",
@@ -28,6 +28,7 @@ MARKERS = (
     "system: needs root",
     "vm: needs virtual machines",
     "engines: needs Podman and Docker",
+    "containerd: needs containerd",
     "conformance: needs a container runtime",
     "soak: long; only with --soak",
 )
@@ -75,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests of the system, of virtual machines and of engines need root."""
-    if _level(item) in ("system", "vm", "engines"):
+    if _level(item) in ("system", "vm", "engines", "containerd"):
         host.need_root()
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 
 GRACE = 3.0  # seconds given to what goes away by itself
+restarted: set[int] = set()  # daemons that a fixture holds and tests may start anew: not counted
 
 
 def _read(path: str) -> str:
@@ -56,7 +57,7 @@ def processes() -> set[str]:
     for pid in descendants(os.getpid()):
         if _state(pid) == "Z":
             _reap(pid)
-        elif _state(pid):
+        elif _state(pid) and pid not in restarted:
             found.add(describe(pid))
     return found
 

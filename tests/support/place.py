@@ -21,6 +21,7 @@ from support.host import need_tool
 STORES = ("containers", "docker", "containerd", "cni")
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"  # not /usr/local/bin: Debian's programs
 CGROUPS = "/sys/fs/cgroup"
+ENGINES = ("libpod_parent", f"kata-test-docker-{os.getpid()}")  # control groups of both engines
 
 ENTER = r"""
 set -e
@@ -47,8 +48,9 @@ exec sleep infinity
 class Place:
     """Namespaces held by a sleeping process; ``close`` ends it, and with it all that is in them."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, groups: tuple[str, ...] = ENGINES) -> None:
         self.directory = directory
+        self._groups = groups
         unshare = [need_tool("unshare"), "--net", "--mount", "sh", "-c", ENTER]
         self._holder = subprocess.Popen(
             [*unshare, "sh", directory, " ".join(STORES)],
@@ -142,38 +144,34 @@ class Place:
         for line in self.run("iptables-save", check=False).stdout.splitlines():
             if line.startswith("-A"):
                 held.add(f"rule {line}")
-        return held | {f"group {path}" for path in groups() if not _is_kept(path)}
+        return held | {f"group {path}" for path in self.groups() if not _is_kept(path)}
+
+    def groups(self) -> list[str]:
+        """The control groups below those of the engines in here."""
+        return [
+            os.path.join(directory, each)
+            for name in self._groups
+            for root in group_roots(name)
+            for directory, names, _ in os.walk(root)
+            for each in names
+        ]
 
     def close(self) -> None:
         """Let the namespaces go; what engines leave of control groups is removed."""
         self._holder.kill()
         self._holder.wait()
-        for path in sorted(groups(), key=len, reverse=True):
+        for path in sorted(self.groups(), key=len, reverse=True):
             remove_group(path)
-        for name in GROUPS:
+        for name in self._groups:
             for path in group_roots(name):
                 remove_group(path)
         shutil.rmtree(self.directory)
-
-
-GROUPS = ("libpod_parent", f"kata-test-docker-{os.getpid()}")
 
 
 def group_roots(name: str) -> list[str]:
     """The directories of a control group, one for each hierarchy there is."""
     roots = [CGROUPS, *(f"{CGROUPS}/{each}" for each in os.listdir(CGROUPS))]
     return [path for root in roots if os.path.isdir(path := f"{root}/{name}")]
-
-
-def groups() -> list[str]:
-    """The control groups below those of the engines."""
-    return [
-        os.path.join(directory, each)
-        for name in GROUPS
-        for root in group_roots(name)
-        for directory, names, _ in os.walk(root)
-        for each in names
-    ]
 
 
 def _is_kept(group: str) -> bool:

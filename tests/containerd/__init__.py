@@ -1,0 +1,1 @@
+"""containerd with our shim: what runc does there, asked of both."""

@@ -1,0 +1,155 @@
+"""Fixtures of containerd's tests: one place, one daemon, every runtime.
+
+The one rule: a test that passes with runc is proven; the same test then judges our runtime. Where
+ours must differ, ``differences`` says how and why, and the test asks it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from containerd.setting import RUNTIMES, ready
+from support import node as daemons
+from support.cri import Client, Pod, until
+from support.engines import IMAGE
+from support.host import lacks, need_root, need_tool
+from support.place import Place
+from support.vm import DATA, RESULTS, prepared  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def containerd():
+    """The daemon with the images; one run of these tests at a time on a machine."""
+    need_root()
+    for tool in ("containerd", "ctr", "runc", "skopeo", "gcc", "busybox"):
+        need_tool(tool)
+    if not os.path.exists("/usr/lib/cni/bridge"):
+        lacks("the package containernetworking-plugins")
+    with open("/tmp/kata-test-containerd.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        place = Place(tempfile.mkdtemp(prefix="kt-", dir="/tmp"), daemons.GROUPS)
+        os.makedirs(f"{place.directory}/pods")
+        daemon = daemons.Containerd(place, DATA)
+        try:
+            daemon.start()
+            for archive in daemons.archives(place.directory):
+                daemon.load(archive)
+            _make_what_is_made_once(daemon)
+            yield daemon
+        finally:
+            daemon.end()
+            place.close()
+
+
+def _make_what_is_made_once(daemon: daemons.Containerd) -> None:
+    """The bridge and the chains of CNI stay from the first pod on."""
+    ports = [{"container_port": 1, "host_port": 1}]
+    pod = Pod(daemon.cri, "runc", f"{daemon.place.directory}/pods", IMAGE, port_mappings=ports)
+    pod.up("first")
+    pod.end()
+    ctr = daemons.Ctr(daemon.place, "runc")
+    assert ctr.run("true").code == 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ready(containerd):
+    """The daemon stands before the first test, which is not asked about it."""
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """The runtime's name."""
+    return ready(request.param, request)
+
+
+@pytest.fixture
+def kept(containerd, request: pytest.FixtureRequest, failed):
+    """Before: what stands; after: that nothing else does. Keeps the daemon's log of a failure."""
+    before = containerd.held()
+    start = os.path.getsize(containerd.log)
+    yield
+    if failed():
+        name = f"{RESULTS}/{request.node.name.replace('/', '_')}"
+        shutil.rmtree(name, ignore_errors=True)
+        os.makedirs(name)
+        with open(containerd.log, "rb") as log, open(f"{name}/containerd.log", "wb") as copy:
+            log.seek(start)
+            shutil.copyfileobj(log, copy)
+    new: set[str] = set()
+    allowed: tuple[str, ...] = getattr(request.node, "may_leave", ())
+
+    def gone() -> bool:
+        new.clear()
+        found = containerd.held() - before
+        new.update(line for line in found if not line.startswith(allowed))
+        return not new
+
+    try:
+        until(gone, 10)
+    except AssertionError:
+        if not failed():
+            pytest.fail("left in the place:\n  " + "\n  ".join(sorted(new)), pytrace=False)
+
+
+@pytest.fixture
+def ctr(containerd, runtime: str, kept, request: pytest.FixtureRequest, failed):
+    """containerd's own command with one runtime."""
+    command = daemons.Ctr(containerd.place, runtime)
+    yield command
+    if failed():
+        os.makedirs(f"{RESULTS}/{request.node.name}", exist_ok=True)
+        with open(f"{RESULTS}/{request.node.name}/commands.txt", "w", encoding="utf-8") as file:
+            file.writelines(command.said)
+    command.clear()
+
+
+@pytest.fixture
+def cri(containerd) -> Client:
+    """The container runtime interface."""
+    return containerd.cri
+
+
+@pytest.fixture(scope="module")
+def pods(containerd, runtime: str):
+    """A function that makes pods for the tests of a file; they end with the last of these."""
+    yield from _pods(containerd, runtime)
+
+
+@pytest.fixture
+def make_pod(containerd, runtime: str, kept):
+    """A function that makes pods for one test."""
+    yield from _pods(containerd, runtime)
+
+
+def _pods(containerd, runtime: str):
+    directory = tempfile.mkdtemp(dir=f"{containerd.place.directory}/pods")
+
+    def make(**changes) -> Pod:
+        return Pod(containerd.cri, runtime, directory, IMAGE, **changes)
+
+    yield make
+    for sandbox in containerd.cri("ListPodSandbox").items:
+        if sandbox.runtime_handler == runtime and _is_ours(containerd, sandbox.id, directory):
+            containerd.cri("StopPodSandbox", pod_sandbox_id=sandbox.id)
+            containerd.cri("RemovePodSandbox", pod_sandbox_id=sandbox.id)
+    shutil.rmtree(directory)
+
+
+def _is_ours(containerd, sandbox: str, directory: str) -> bool:
+    """Whether a sandbox was made by the same function: its log's directory tells."""
+    info = containerd.cri("PodSandboxStatus", id=sandbox, verbose=True).info["info"]
+    return f"{directory}/" in info
+
+
+@pytest.fixture(scope="module")
+def pod(pods) -> Pod:
+    """A pod with a container "box" that sleeps, for the tests of a file that only add to it."""
+    pod = pods()
+    pod.up("box")  # and it is that, no longer what became it: processes are counted by their words
+    until(lambda: "sleep" in pod.sh("box", "cat /proc/1/cmdline"))
+    return pod
