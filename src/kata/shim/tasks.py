@@ -339,7 +339,8 @@ class TaskService:
         life = self._present(task)
         if life.exited.wait(0):
             raise WrongState(f'container "{task.id}" has ended')
-        spec = parse_process(request.spec.value if request.spec is not None else b"{}", "the process")
+        given = request.spec.value if request.spec is not None else b"{}"
+        spec = parse_process(given, "the process")
         drop_unknown_capabilities(spec)
         spec["terminal"] = request.terminal
         places = Places(request.stdin, request.stdout, request.stderr, request.terminal)
