@@ -17,6 +17,10 @@ TARGETS = (
     ("kata-runtime delete / runc delete", 2.0, "x"),
     ("kata-runtime exec / runc exec", 3.0, "x"),
     ("podman run with kata / with runc", 2.5, "x"),
+    ("ctr run with kata / with runc", 3.0, "x"),
+    ("shim start to its address", 60.0, "ms"),
+    ("ten ctr runs at once / one", 4.0, "x"),
+    ("private memory of a shim", 9.0, "MiB"),
 )
 ENGINES = ("kata-runtime", "runc", "crun")
 PODMAN = ("podman, kata", "podman, runc", "podman, crun")
@@ -61,10 +65,14 @@ def reached(result: dict) -> list[dict[str, object]]:
         ratio("template", "output", "B1", "answer"),
         ratio("cold", "output", "B0", "answer"),
         ratio("kata exec", "exit", "runc exec"),
-        memory["ours, 1"]["processes"]["supervisor"]["Private"] if memory else None,
+        memory["ours, 1"]["processes"]["supervisor"]["Private"] if "ours, 1" in memory else None,
         off,
         *(ratio("kata-runtime", verb, "runc") for verb in ("state", "kill", "delete", "exec")),
         ratio("podman, kata", "exit", "podman, runc"),
+        ratio("ctr run, kata", "exit", "ctr run, runc"),
+        times["shim start, kata"]["address"]["median"] if "shim start, kata" in times else None,
+        ratio("ctr run, kata, 10 at once", "exit", "ctr run, kata"),
+        memory["shim, 1"]["sandbox"]["Private"] if "shim, 1" in memory else None,
     )
     return [
         {"what": what, "limit": limit, "unit": unit, "value": round(value, 2), "ok": value <= limit}

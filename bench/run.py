@@ -5,7 +5,7 @@
 
 All arms of a kind are interleaved, in an order shuffled for each round, after warm-up. Prints a
 table; writes bench/results/NAME.json and pictures beside it. Needs root, runc and crun; the part
-"engines" also Podman.
+"engines" also Podman, the part "containerd" containerd with its CNI plugins.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CHECKOUT = os.path.dirname(HERE)
 sys.path[:0] = [HERE, f"{CHECKOUT}/src", f"{CHECKOUT}/tests"]
 
 import arms  # noqa: E402
+import containerds  # noqa: E402
 import memory  # noqa: E402
 import report  # noqa: E402
 import runtimes  # noqa: E402
@@ -33,7 +34,7 @@ import runtimes  # noqa: E402
 IMAGE = "bench"
 WORDS = ["/bin/echo", "ready"]
 WARM_UP = 3
-PARTS = ("starts", "execs", "memory", "engines")
+PARTS = ("starts", "execs", "memory", "engines", "containerd")
 UNIFIED, HIDDEN = "/sys/fs/cgroup/unified", "KATA_BENCH_HIDDEN"
 APPLETS = ("echo", "sh", "sleep", "true")
 
@@ -156,12 +157,17 @@ def measure(
         every += execs(kata, asleep, options.samples)
     if "engines" in options.only:
         every += runtimes.measure(options, asleep, rootfs, scratch, interleave)
+    shim: dict[str, object] = {}
+    if "containerd" in options.only:
+        more, shim = containerds.measure(options, asleep, scratch, interleave)
+        every += more
     load.append(os.getloadavg()[0])
+    sizes_found = sizes(kata, raw, rootfs) if "memory" in options.only else {}
     return {
         "machine": machine(options.program, template, load),
         "times": {arm.name: moments(arm) for arm in every},
         "phases": {arm.name: phases(arm) for arm in every if isinstance(arm, arms.Phased)},
-        "memory": sizes(kata, raw, rootfs) if "memory" in options.only else {},
+        "memory": sizes_found | ({"shim, 1": shim} if shim else {}),
         "samples": {arm.name: arm.samples for arm in every},
         "meaning": {arm.name: arm.meaning for arm in every},
     }
