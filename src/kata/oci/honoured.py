@@ -67,7 +67,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("linux.resources.unified", GUEST, ""),
     ("linux.resources.devices[]", GUEST, "as a program of the container's group"),
     ("linux.resources.pids", GUEST, ""),
-    ("linux.resources.memory.limit", BOTH, "half a MiB at least; the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
+    ("linux.resources.memory.limit", BOTH, "1 MiB at least; the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
     ("linux.resources.memory.reservation", GUEST, ""),
     ("linux.resources.memory.swap", GUEST, "the guest has no swap"),
     ("linux.resources.memory.kernel", IGNORED, "gone from the kernel"),
@@ -111,7 +111,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 
 DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show them
     ("mounts of the host do not travel", "what is mounted on the host below a volume after the start is not seen in the container, whatever its propagation: it is another kernel's mount table"),
-    ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once; with `virtio_fs_cache = \"coherent\"` everything is, at a price (docs/design/storage.md)"),
+    ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once; with the setting `virtio_fs_cache` at coherent everything is, at a price (docs/design/storage.md)"),
     ("inotify does not tell of changes on the host", "a watch in the guest hears of what is changed in the guest"),
     ("a reader that goes away is felt a little later", "a write may be on its way to it; the next one fails, with SIGPIPE as ever"),
     ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up; of ps(1)'s options `-ef`, `aux` and `-o` are taken, others refused"),

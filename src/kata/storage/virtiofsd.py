@@ -61,7 +61,8 @@ def virtiofsd_arguments(kind: str, program: str, serving: Serving) -> tuple[str,
         )  # fmt: skip
     return (
         program, f"--fd={serving.socket}", f"--shared-dir={serving.directory}", "--sandbox=chroot",
-        f"--cache={_CACHE_RUST.get(serving.cache, serving.cache)}", "--xattr", "--announce-submounts", "--seccomp=kill",
+        f"--cache={_CACHE_RUST.get(serving.cache, serving.cache)}", "--xattr",
+        "--announce-submounts", "--seccomp=kill",
         f"--thread-pool-size={serving.threads}", "--rlimit-nofile=0", "--log-level=warn",
         *serving.extra,
     )  # fmt: skip

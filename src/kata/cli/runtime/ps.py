@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         return 0
     answer = client.call("Processes", request) if client else ListProcessesResponse()
     assert isinstance(answer, ListProcessesResponse)
-    print("\n".join(table(answer.processes, wanted)))
+    print("\n".join(table(answer.processes, wanted, time.time_ns())))
     return 0
 
 
@@ -82,10 +82,14 @@ def _listed(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def table(processes: Sequence[ProcessInfo], wanted: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines: the headings, and a row for each process; the last column is as long as it is."""
+def table(
+    processes: Sequence[ProcessInfo], wanted: Sequence[tuple[str, str]], now_ns: int
+) -> list[str]:
+    """Lines: the headings, and a row for each process; ``now_ns`` is the time since the epoch."""
     rows = [[heading for _, heading in wanted]]
-    rows += [[_COLUMNS[name][1](process) for name, _ in wanted] for process in processes]
+    for process in processes:
+        timed = {"etime": _elapsed(now_ns - process.started_at_ns)}
+        rows.append([timed.get(name) or _COLUMNS[name][1](process) for name, _ in wanted])
     widths = [max(len(row[index]) for row in rows) for index in range(len(wanted))]
     lines = []
     for row in rows:
@@ -102,8 +106,8 @@ def _time(process: ProcessInfo) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
 
 
-def _elapsed(process: ProcessInfo) -> str:
-    seconds = max(time.time_ns() - process.started_at_ns, 0) // 1_000_000_000
+def _elapsed(nanoseconds: int) -> str:
+    seconds = max(nanoseconds, 0) // 1_000_000_000
     days, hours = divmod(seconds // 3600, 24)
     head = f"{days}-{hours:02}:" if days else f"{hours:02}:" if hours else ""
     return f"{head}{seconds // 60 % 60:02}:{seconds % 60:02}"
@@ -135,5 +139,5 @@ _COLUMNS: dict[str, tuple[str, Callable[[ProcessInfo], str], bool]] = {
     "stat": ("STAT", _state, False),
     "rss": ("RSS", lambda p: str(p.rss_bytes >> 10), True),
     "time": ("TIME", _time, True),
-    "etime": ("ELAPSED", _elapsed, True),
+    "etime": ("ELAPSED", lambda _: "", True),  # needs to know the time
 }
