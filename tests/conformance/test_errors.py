@@ -53,7 +53,7 @@ def test_missing_config(suite):
 def test_missing_bundle(suite):
     """A bundle that is not there is an error that names it."""
     suite.runtime("create", "--bundle", "/nowhere/bundle", suite.name()).refused(
-        "/nowhere/bundle", "no such file"
+        "no such file or directory"
     )
 
 

@@ -276,8 +276,9 @@ def test_exec_terminal_needs_a_socket(host):
         ("nope", ("executable file",)),
         ("/bin/nope", ("no such file or directory",)),
         ("/etc/passwd", ("permission denied",)),
+        ("/etc", ("permission denied", "operation not permitted")),
     ],
-    ids=["name", "path", "mode"],
+    ids=["name", "path", "mode", "directory"],
 )
 def test_exec_of_what_cannot_be(host, program, words):
     """It fails before it starts, in words that engines make 126 and 127 of, in the log."""
@@ -285,6 +286,14 @@ def test_exec_of_what_cannot_be(host, program, words):
     added.finish()
     added.result.refused(*words)
     assert added.result.logged
+
+
+def test_exec_where_nothing_is(host):
+    """A working directory that is missing is an error, in words that engines make 127 of."""
+    added = host.spawn(process("true", cwd="/nowhere"))
+    added.finish()
+    added.result.refused("no such file or directory")
+    assert "/nowhere" in added.result.message
 
 
 def test_exec_of_nothing_is_refused(host):

@@ -1,4 +1,4 @@
-"""What engines do at the same moment, or while something is killed: nothing is left of any of it."""
+"""What engines do at once, or while something is killed: nothing is left of any of it."""
 
 import os
 import random

@@ -98,8 +98,10 @@ class SharedFs(Group):
         check=ABSOLUTE_OR_EMPTY, toml="virtio_fs_daemon",
     )  # fmt: skip
     cache: str = text(
-        "auto", "how long the guest trusts what it has read",
-        check=one_of("auto", "never", "always"), toml="virtio_fs_cache", annotation=LISTED,
+        "auto", "how long the guest trusts sizes and names: a second, not at all (coherent;"
+        " never: nor contents), for ever",
+        check=one_of("auto", "coherent", "never", "always"), toml="virtio_fs_cache",
+        annotation=LISTED,
     )  # fmt: skip
     extra_args: tuple[str, ...] = strings(
         (), "arguments added to the daemon's own", check=ARGUMENTS, toml="virtio_fs_extra_args"

@@ -185,9 +185,8 @@ def _check_executable(path: str) -> None:
         if error.errno == _EACCES:
             raise CommandNotExecutable(f'exec: "{path}": permission denied') from None
         raise CommandNotFound(f'exec: "{path}": stat {path}: {_why(error)}') from None
-    if mode & 0o170000 == 0o040000:
-        raise CommandNotExecutable(f'exec: "{path}": is a directory')
-    if not mode & 0o111 or not os.access(path, os.X_OK):
+    directory = mode & 0o170000 == 0o040000  # to runc that is a lack of permission, too
+    if directory or not mode & 0o111 or not os.access(path, os.X_OK):
         raise CommandNotExecutable(f'exec: "{path}": permission denied')
 
 

@@ -19,7 +19,7 @@ REFUSED, IGNORED = "refused", "ignored"
 
 # fmt: off
 ROWS: tuple[tuple[str, str, str], ...] = (
-    ("ociVersion", HOST, "1.x is taken"),
+    ("ociVersion", IGNORED, "any, or none, as runc has it: what is not known is ignored"),
     ("annotations", HOST, "kept, printed by state, given to hooks; a pod's decide on its virtual machine"),
     ("hostname", GUEST, ""),
     ("domainname", GUEST, ""),
@@ -39,7 +39,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("process.capabilities", GUEST, "all five sets; they are rights in the guest alone"),
     ("process.noNewPrivileges", GUEST, ""),
     ("process.oomScoreAdj", GUEST, ""),
-    ("process.rlimits[]", GUEST, ""),
+    ("process.rlimits[]", GUEST, "of one that is there twice the last counts, as in runc"),
     ("process.scheduler", GUEST, ""),
     ("process.ioPriority", GUEST, ""),
     ("process.execCPUAffinity.initial", IGNORED, "the guest has no processors apart for a runtime"),
@@ -67,7 +67,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("linux.resources.unified", GUEST, ""),
     ("linux.resources.devices[]", GUEST, "as a program of the container's group"),
     ("linux.resources.pids", GUEST, ""),
-    ("linux.resources.memory.limit", BOTH, "the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
+    ("linux.resources.memory.limit", BOTH, "1 MiB at least; the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
     ("linux.resources.memory.reservation", GUEST, ""),
     ("linux.resources.memory.swap", GUEST, "the guest has no swap"),
     ("linux.resources.memory.kernel", IGNORED, "gone from the kernel"),
@@ -90,7 +90,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("linux.resources.network", IGNORED, "not in version 2"),
     ("linux.resources.rdma", IGNORED, "the guest has no such devices"),
     ("linux.rootfsPropagation", GUEST, ""),
-    ("linux.seccomp", BOTH, "compiled on the host by libseccomp, loaded in the guest"),
+    ("linux.seccomp", BOTH, "compiled on the host by libseccomp, loaded in the guest; one that says nothing is none"),
     ("linux.seccomp.listenerPath", REFUSED, "notifications would have to leave the virtual machine"),
     ("linux.seccomp.listenerMetadata", REFUSED, "with the listener"),
     ("linux.sysctl", GUEST, "those of a namespace of the container"),
@@ -111,9 +111,10 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 
 DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show them
     ("mounts of the host do not travel", "what is mounted on the host below a volume after the start is not seen in the container, whatever its propagation: it is another kernel's mount table"),
-    ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once"),
+    ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once; with the setting `virtio_fs_cache` at coherent everything is, at a price (docs/design/storage.md)"),
+    ("inotify does not tell of changes on the host", "a watch in the guest hears of what is changed in the guest"),
     ("a reader that goes away is felt a little later", "a write may be on its way to it; the next one fails, with SIGPIPE as ever"),
-    ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up"),
+    ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up; of ps(1)'s options `-ef`, `aux` and `-o` are taken, others refused"),
     ("`cpuset` places the virtual machine", "inside, all processors of the machine are seen"),
     ("`--preserve-fds` is refused", "a descriptor of the host is nothing in a guest"),
     ("`spec --rootless` keeps the network namespace", "without one the network would be the host's"),

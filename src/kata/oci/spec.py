@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Spec: TypeAlias = dict[str, Any]
 
 _LIMIT = 16 << 20  # bytes; a configuration of this size is a mistake or an attack
-LEAST_MEMORY = 1 << 19  # bytes; below it the kernel ends the guest's process before it is one
+LEAST_MEMORY = 1 << 20  # bytes; below it the kernel ends the guest's process before it is one
 _LEAST_PERIOD, _MOST_PERIOD = 1000, 1000000  # microseconds; kernel/sched/core.c
 
 

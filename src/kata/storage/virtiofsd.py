@@ -21,7 +21,11 @@ _PLACES = (
     "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd",
     "/usr/libexec/qemu/virtiofsd",
 )  # fmt: skip
-_CACHE_C = {"auto": "auto", "never": "none", "always": "always"}
+# of both, "coherent" trusts nothing that was read before; in C files can still be mapped shared
+_CACHE_C = {
+    "auto": "auto", "coherent": "auto,timeout=0", "never": "none", "always": "always",
+}  # fmt: skip
+_CACHE_RUST = {"coherent": "never"}
 _HINT = "install virtiofsd (Debian 13 and newer) or qemu-system-common (Debian 12)"
 
 
@@ -29,7 +33,8 @@ _HINT = "install virtiofsd (Debian 13 and newer) or qemu-system-common (Debian 1
 class Serving:
     """How the daemon serves: ``directory`` is its root, ``socket`` a listening descriptor.
 
-    ``cache`` is ``auto``, ``never`` or ``always``; ``threads`` beside the one that reads requests.
+    ``cache`` is ``auto``, ``coherent``, ``never`` or ``always``; ``threads`` beside the one that
+    reads requests.
     """
 
     directory: str
@@ -56,7 +61,8 @@ def virtiofsd_arguments(kind: str, program: str, serving: Serving) -> tuple[str,
         )  # fmt: skip
     return (
         program, f"--fd={serving.socket}", f"--shared-dir={serving.directory}", "--sandbox=chroot",
-        f"--cache={serving.cache}", "--xattr", "--announce-submounts", "--seccomp=kill",
+        f"--cache={_CACHE_RUST.get(serving.cache, serving.cache)}", "--xattr",
+        "--announce-submounts", "--seccomp=kill",
         f"--thread-pool-size={serving.threads}", "--rlimit-nofile=0", "--log-level=warn",
         *serving.extra,
     )  # fmt: skip

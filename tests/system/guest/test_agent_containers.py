@@ -142,7 +142,7 @@ def test_signal_ends_a_process(guest):
         (["foo"], errors.CommandNotFound, 'exec: "foo": executable file not found in $PATH'),
         (["/x/y"], errors.CommandNotFound, 'exec: "/x/y": stat /x/y: no such file or directory'),
         (["/etc/passwd"], errors.CommandNotExecutable, 'exec: "/etc/passwd": permission denied'),
-        (["/etc"], errors.CommandNotExecutable, 'exec: "/etc": is a directory'),
+        (["/etc"], errors.CommandNotExecutable, 'exec: "/etc": permission denied'),
         ([""], errors.CommandNotFound, 'exec: "": executable file not found in $PATH'),
     ],
 )

@@ -211,7 +211,7 @@ def test_null_is_absent():
             ("linux", "resources", "memory", "limit"),
             1,
             "linux.resources.memory.limit",
-            "unable to set memory limit to 1: a container needs 524288 bytes",
+            "unable to set memory limit to 1: a container needs 1048576 bytes",
         ),
         (
             ("linux", "resources", "cpu", "period"),

@@ -36,6 +36,13 @@ def test_arguments_of_the_daemon_in_rust():
     )
 
 
+def test_what_is_not_trusted_by_either():
+    """A coherent share: in C the times of trust are nothing, in Rust there is no cache."""
+    serving = Serving("/shared", 3, cache="coherent")
+    assert ",cache=auto,timeout=0," in " ".join(virtiofsd_arguments(C, "/v", serving))
+    assert "--cache=never" in virtiofsd_arguments(RUST, "/v", serving)
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

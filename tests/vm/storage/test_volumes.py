@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from kata.linux.syscalls import MNT_DETACH, mount, umount
+from support.vm import IMAGE
 
 INSIDE = """\
 set -e
@@ -129,3 +130,24 @@ def served_by(supervisor):
             if stream.read().strip() == "virtiofsd":
                 return pid
     raise AssertionError(f"no virtiofsd among {pids}")
+
+
+def test_a_coherent_share_has_no_old_sizes(kata, directory):
+    """With virtio_fs_cache = "coherent" every look sees what the host has just made of a file."""
+    kata.configure('[hypervisor.qemu]\nvirtio_fs_cache = "coherent"\n')
+    os.makedirs(f"{directory}/volume/..1")
+    volume = f"{directory}/volume"
+    os.symlink("..1", f"{volume}/..data")
+    kata.ok("run", "-d", "--name", "box", "-v", f"{volume}:/volume", IMAGE, "sleep", "1000")
+    words = "cat /volume/news; cat /volume/..data/key"
+    for turn in range(1, 6):
+        text = "x" * turn * 7
+        with open(f"{volume}/news", "w", encoding="utf-8") as file:  # in place
+            file.write(text)
+        os.makedirs(f"{volume}/..{turn}", exist_ok=True)
+        with open(f"{volume}/..{turn}/key", "w", encoding="utf-8") as file:
+            file.write(str(turn))
+        os.symlink(f"..{turn}", f"{volume}/..new")  # as a ConfigMap is replaced
+        os.rename(f"{volume}/..new", f"{volume}/..data")
+        assert kata.ok("exec", "box", "sh", "-c", words) == f"{text}{turn}"
+    kata.ok("rm", "-f", "box")

@@ -136,6 +136,10 @@ def read_spec(bundle: str) -> Spec:
         with open(path, "rb") as file:
             text = file.read()
     except FileNotFoundError:
+        if not os.path.isdir(bundle):
+            raise InvalidInput(
+                f"chdir {bundle}", why="no such file or directory", hint="see --bundle"
+            ) from None
         raise InvalidInput(
             f'JSON specification file {_CONFIG} not found in "{bundle}"',
             hint="kata-runtime spec writes one",

@@ -8,7 +8,7 @@ import time
 
 from kata.cli.parse import UsageError
 from kata.cli.report import render
-from kata.errors import KataError
+from kata.errors import GuestError, KataError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def report(error: KataError, options: Options) -> int:
 
 def _as_runc(error: KataError) -> str:
     """The error in runc's words where engines look for them."""
-    if error.exit_code in (126, 127):
+    if error.exit_code in (126, 127) or isinstance(error, GuestError):
         return f"unable to start container process: {error}"
     return str(error)
 
