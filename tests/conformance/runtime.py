@@ -21,6 +21,7 @@ TIMEOUT = 60  # seconds for one call
 # "features" (or a test of these), and the least version of runc and of crun; None is never.
 NEVER = (999,)
 RULES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
+    "idmap": ((1, 1), (1, 2), (1, 8, 5)),
     "domainname": ((1, 1), (1, 2), (1, 7)),
     "scheduler": ((1, 1), (1, 2), (1, 8, 5)),
     "ioPriority": ((1, 1), (1, 2), (1, 8, 6)),

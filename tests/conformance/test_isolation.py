@@ -283,51 +283,6 @@ def test_container_reaches_the_host(network):
             client.wait()
 
 
-MAP = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-
-
-@pytest.fixture(scope="module")
-def mapped(suite):
-    """A container whose root is user 100000 of the host's."""
-    folder = suite.folder()
-    os.chmod(folder, 0o777)
-    os.chmod(suite.directory, 0o755)
-    spec = config(
-        mounts=({"destination": "/shared", "type": "bind", "source": folder, "options": ["bind"]},),
-        linux={"uidMappings": MAP, "gidMappings": MAP,
-               "namespaces": [*namespaces(), {"type": "user"}]},
-    )  # fmt: skip
-
-    def prepare(container):
-        for directory, names, files in os.walk(container.rootfs):
-            for name in (*names, *files):
-                path = f"{directory}/{name}"
-                if name not in ("busybox", "probe"):
-                    os.chown(path, 100000, 100000, follow_symlinks=False)
-        os.chown(container.rootfs, 100000, 100000)
-
-    found = suite.ask(spec, prepare=prepare, made="touch /shared/made && stat -c %u /shared/made")
-    found.owner = os.stat(f"{folder}/made").st_uid if os.path.exists(f"{folder}/made") else None
-    return found
-
-
-def test_user_namespace_map(mapped):
-    """The map is the config's."""
-    assert mapped.facts.uid_map.split() == ["0", "100000", "65536"]
-    assert mapped.facts.gid_map.split() == ["0", "100000", "65536"]
-
-
-def test_user_namespace_root(mapped):
-    """Root inside is root there."""
-    assert mapped.facts.uid == 0
-
-
-def test_user_namespace_files(mapped):
-    """What its root makes in a volume belongs to the mapped user on the host."""
-    assert mapped.made.out == "0\n"
-    assert mapped.owner == 100000
-
-
 @pytest.fixture(scope="module")
 def grouped(suite):
     """A container with a cgroup namespace."""

@@ -314,3 +314,17 @@ def test_exec_cpu_affinity(suite):
     spec = config("sleep", "1000", process={"execCPUAffinity": {"initial": "0", "final": "0"}})
     with suite.running(spec) as container:
         assert "Cpus_allowed_list:\t0\n" in container.sh("cat /proc/self/status")
+
+
+def test_directory_of_a_supplementary_group(suite):
+    """Who may write a directory by a further group makes files in it."""
+    def prepare(container):
+        os.mkdir(f"{container.rootfs}/team", 0o770)
+        os.chmod(f"{container.rootfs}/team", 0o770)
+        os.chown(f"{container.rootfs}/team", 0, 2000)
+
+    user = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [2000]}}
+    found = suite.ask(
+        config(process=user), prepare=prepare, made="touch /team/x && stat -c %u:%g /team/x"
+    )
+    assert found.made.out == "1000:1000\n"

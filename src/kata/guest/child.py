@@ -120,6 +120,7 @@ class Child:
         root = Rootfs(
             spec, stage, choice, mounted=self._plan["mounted"], nodes=self._plan.get("nodes")
         )
+        root.group = self._plan["cgroup"]
         root.build(self._plan["files"], self._plan["contents"])
         root.enter()
         os.setsid()

@@ -11,6 +11,7 @@ import os
 from kata.errors import GuestError, InvalidInput
 from kata.linux import copytree, devices, inroot, mounts, tty
 from kata.linux import syscalls as sc
+from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from kata.guest import staged
 
-_ENOTDIR, _ENOENT = 20, 2
+_ENOTDIR, _ENOENT, _EBUSY = 20, 2, 16
 
 
 class Rootfs:
@@ -43,6 +44,7 @@ class Rootfs:
         if not self._path.startswith("/"):
             raise InvalidInput(f'root.path "{self._path}" is not an absolute path')
         self._root = -1
+        self.group = ""  # the container's control group, where it is known
 
     def build(
         self, files: list[tuple[str, str, bool]], contents: list[tuple[str, bytes, int]]
@@ -137,12 +139,22 @@ class Rootfs:
         with _Opened(inroot.make_directory(self._root, target)) as fd:
             source = str(mount.get("source") or fstype)
             flags = options.flags & ~sc.MS_RDONLY if copied else options.flags
-            sc.mount(source, inroot.text_of(fd), fstype, flags, data or None)
+            try:
+                sc.mount(source, inroot.text_of(fd), fstype, flags, data or None)
+            except OSError as error:
+                if error.errno != _EBUSY or fstype != "cgroup2" or not self.group:
+                    raise
+                self._bind_group(target, options)  # over another mount of it, with a bound /sys
+                return
             if copied:
                 self._copy_up(fd, target, options)
         if options.propagation or options.attributes or options.attributes_cleared:
             with _Opened(inroot.open_path(self._root, target, os.O_DIRECTORY)) as fd:
                 mounts.finish(inroot.text_of(fd), options)
+
+    def _bind_group(self, target: str, options: mounts.Options) -> None:
+        """The container's own part of the control groups, as runc has it then."""
+        self._bind(self.group, target, replace(options, flags=options.flags | sc.MS_BIND, data=""))
 
     def _is_directory(self, target: str) -> bool:
         try:

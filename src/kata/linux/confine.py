@@ -66,8 +66,8 @@ class Confinement:
     the ``directories`` that are not there are made; ``proc`` are the entries of /proc
     to be there, each alone, so that no ``..`` leads from one to another. ``capabilities`` is a
     mask kept in every set; rlimits are (resource, value) and set both limits. ``hostname`` needs
-    CLONE_NEWUTS. ``uid_change`` lets a later change of the effective uid take capabilities away
-    and give them back, as usual (a file server acting for others).
+    CLONE_NEWUTS. A later change of the effective uid takes none of them away: a file server that
+    acts for others has asked nobody's leave, for the guest's kernel has decided already.
 
     It is born in the control group ``cgroup`` (a descriptor of version 2's), or writes itself into
     ``cgroup_tasks`` (version 1's files); that this works is for the caller to check.
@@ -88,7 +88,6 @@ class Confinement:
     trees: tuple[Tree, ...] = ()
     directories: tuple[str, ...] = ()
     proc: tuple[str, ...] = ()
-    uid_change: bool = False
     cgroup: int = -1
     cgroup_tasks: tuple[str, ...] = ()
 
@@ -346,7 +345,7 @@ class _Child:
     def _identity(self) -> None:
         c = self._c
         self._step = "drop privileges"
-        sys.prctl(sys.PR_SET_SECUREBITS, _SECUREBITS if not c.uid_change else _SECUREBITS & 3)
+        sys.prctl(sys.PR_SET_SECUREBITS, _SECUREBITS)
         os.setgroups([])
         os.setresgid(c.gid, c.gid, c.gid)
         os.setresuid(c.uid, c.uid, c.uid)

@@ -216,7 +216,7 @@ def _confinement(
         uid=0, gid=0, binds=binds, links=links, trees=trees, directories=(_DIRECTORY,),
         proc=_PROC,
         cgroup=daemon.cgroup, cgroup_tasks=daemon.cgroup_tasks,
-        capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT, uid_change=True,
+        capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT,
         rlimits=((_RLIMIT_NOFILE, _open_files()), (_RLIMIT_CORE, 0)),
     )  # fmt: skip
     return confinement, (

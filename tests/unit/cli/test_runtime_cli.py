@@ -128,8 +128,9 @@ def test_features_are_of_the_specification(capsys):
     found = json.loads(out)
     assert code == 0
     assert found["ociVersionMax"] == "1.2.0"
-    assert "user" not in found["linux"]["namespaces"]
-    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is False
+    assert "user" in found["linux"]["namespaces"]
+    assert found["linux"]["mountExtensions"]["idmap"]["enabled"] is True
+    assert {"idmap", "ridmap"} <= set(found["mountOptions"])
     assert "SCMP_ACT_NOTIFY" not in found["linux"]["seccomp"]["actions"]
 
 

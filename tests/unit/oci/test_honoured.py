@@ -6,12 +6,17 @@ import os
 
 import pytest
 
-from kata.errors import Unsupported
+from kata.errors import KataError
 from kata.oci import schema
 from kata.oci.honoured import ROWS, page, refuse
 
 PAGE = os.path.join(os.path.dirname(__file__), "../../../docs/reference/oci.md")
-PLAIN = {"linux": {"namespaces": [{"type": "network"}]}}
+NETWORK = {"type": "network"}
+PLAIN = {"linux": {"namespaces": [NETWORK]}}
+USERS = {"namespaces": [NETWORK, {"type": "user"}]}
+MAP = [{"containerID": 0, "hostID": 100000, "size": 10}]
+MAPS = {"uidMappings": MAP, "gidMappings": MAP}
+BIND = {"destination": "/d", "type": "bind", "source": "/srv"}
 
 
 def fields(kind, path=""):
@@ -56,12 +61,32 @@ def test_the_page_is_what_the_table_says():
     ("change", "words"),
     [
         ({"linux": {"namespaces": []}}, "Host networking requested"),
-        ({"linux": {"namespaces": [{"type": "network"}, {"type": "user"}]}}, "user namespaces"),
-        ({"mounts": [{"destination": "/d", "uidMappings": [{}]}]}, "id-mapped mounts"),
+        ({"linux": USERS}, "linux.uidMappings: is missing, and a user namespace needs it"),
+        ({"linux": {**USERS, "uidMappings": MAP}}, "linux.gidMappings: is missing"),
+        ({"mounts": [{**BIND, "uidMappings": MAP}]}, r"mounts\[0\].gidMappings: is missing"),
+        ({"mounts": [{**BIND, "options": ["bind", "idmap"]}]}, "linux.uidMappings: is missing"),
+        ({"mounts": [{**BIND, "type": "tmpfs", **MAPS}]}, "which bind mounts alone can"),
+        ({"mounts": [{**BIND, "source": "/proc/sys", **MAPS}]}, 'of the mount at "/d"'),
+        ({"mounts": [{**BIND, "source": "/dev", **MAPS}]}, "kernel's own file systems"),
     ],
 )
 def test_what_is_refused(change, words):
     """Before anything starts."""
     refuse(PLAIN)
-    with pytest.raises(Unsupported, match=words):
+    with pytest.raises(KataError, match=words):
         refuse({**PLAIN, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"linux": {**USERS, **MAPS}},
+        {"linux": {"namespaces": [NETWORK, {"type": "user", "path": "/proc/1/ns/user"}]}},
+        {"mounts": [{**BIND, **MAPS}]},
+        {"mounts": [{**BIND, "source": "/dev/shm", **MAPS}]},
+        {"mounts": [{**BIND, "options": ["bind", "ridmap"]}], "linux": {**USERS, **MAPS}},
+    ],
+)
+def test_users_and_id_maps_that_are_not_refused(change):
+    """Maps that are whole are taken, of the container and of its bind mounts."""
+    refuse({**PLAIN, **change})
