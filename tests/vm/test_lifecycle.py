@@ -1,5 +1,6 @@
 """Containers over their life: detached, listed, followed, entered, stopped, removed; signals."""
 
+import os
 import signal
 import subprocess
 import time
@@ -54,6 +55,24 @@ def test_exec(kata):
     script = "grep -E 'CapEff|Seccomp:' /proc/self/status"
     confined = kata.ok("exec", "box", "sh", "-c", script).split()
     assert confined == ["CapEff:", "00000000a80425fb", "Seccomp:", "2"]
+    kata.ok("rm", "-f", "box")
+
+
+def test_a_failed_exec_leaves_the_supervisor_nothing(kata):
+    """Its streams are opened along with it; when it does not start, all of them are given up."""
+    _detached(kata, "sleep", "1000")
+    supervisor = kata.inspect("box")["pid"]
+
+    def held():
+        return len(os.listdir(f"/proc/{supervisor}/fd")), len(os.listdir(f"/proc/{supervisor}/task"))
+
+    kata("exec", "-i", "box", "nosuch", input=b"")
+    time.sleep(0.5)
+    before = held()
+    for _ in range(3):
+        assert kata("exec", "-i", "box", "nosuch", input=b"").code == 127
+    time.sleep(0.5)
+    assert held() == before
     kata.ok("rm", "-f", "box")
 
 
