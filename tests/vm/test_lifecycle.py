@@ -64,7 +64,7 @@ def test_a_failed_exec_leaves_the_supervisor_nothing(kata):
     supervisor = kata.inspect("box")["pid"]
 
     def held():
-        return len(os.listdir(f"/proc/{supervisor}/fd")), len(os.listdir(f"/proc/{supervisor}/task"))
+        return [len(os.listdir(f"/proc/{supervisor}/{kind}")) for kind in ("fd", "task")]
 
     kata("exec", "-i", "box", "nosuch", input=b"")
     time.sleep(0.5)
