@@ -58,6 +58,24 @@ def test_exec(kata):
     kata.ok("rm", "-f", "box")
 
 
+def test_a_failed_exec_leaves_the_supervisor_nothing(kata):
+    """Its streams are opened along with it; when it does not start, all of them are given up."""
+    _detached(kata, "sleep", "1000")
+    supervisor = kata.inspect("box")["pid"]
+
+    def held():
+        return [len(os.listdir(f"/proc/{supervisor}/{kind}")) for kind in ("fd", "task")]
+
+    kata("exec", "-i", "box", "nosuch", input=b"")
+    time.sleep(0.5)
+    before = held()
+    for _ in range(3):
+        assert kata("exec", "-i", "box", "nosuch", input=b"").code == 127
+    time.sleep(0.5)
+    assert held() == before
+    kata.ok("rm", "-f", "box")
+
+
 def test_exec_with_a_terminal(kata):
     """exec -it gives a terminal of the caller's size."""
     _detached(kata, "sleep", "1000")

@@ -144,6 +144,8 @@ class Container:
             started.result(self._client.call_timeout)
         except KataError:
             self.forget(process)
+            if process.input is not None:
+                process.input.finish()
             raise
         return process
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kata.wire.agent_api import CreateContainerRequest
 
 _CLOCK_S = 0.2
-_SOON_S = 0.01  # for a request to come whose command has nothing else to do
+_LATEST_S = 5.0
 
 
 class PodSupervisor(Supervisor):
@@ -71,8 +71,7 @@ class PodSupervisor(Supervisor):
 
     def _hung_up(self) -> None:
         """The engine's command ended: without a container there is nobody to serve."""
-        if not self._first.created.wait(0):
-            self._asked.set()
+        self._asked.set()
 
     def _give_up(self, error: KataError) -> None:
         super()._give_up(error)
@@ -88,8 +87,6 @@ class PodSupervisor(Supervisor):
         self._control.listen(self._store.directory(life.state.id))
         plan = sandbox.prepare()
         client = sandbox.connect()
-        if not self._asked.wait(_SOON_S):
-            sandbox.wait_ready()  # the command's hooks take their time
         self._asked.wait()
         if self._create is None:
             raise KataError("nobody asked for the container any more")
@@ -112,6 +109,10 @@ class PodSupervisor(Supervisor):
         sandbox.follow_network(_warn, self._look_at_names)
         gc.enable()
         _thread.start_new_thread(self._set_clock, ())
+
+    def _give_up(self, error: KataError) -> None:
+        super()._give_up(error)
+        self._asked.wait(_LATEST_S)  # the command has yet to ask, and to hear of it
 
     def _look_at_names(self) -> None:
         """Pass queries on as soon as a container's resolv.conf names the engine's resolver.

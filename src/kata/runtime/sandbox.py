@@ -319,7 +319,7 @@ class Sandbox:
         from kata.runtime.rpc import Client  # while the VMM starts
 
         assert self._vm is not None
-        if self._plugs_share or self._launch.template is None:
+        if self._share is not None or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
         self._client.call_timeout = float(self._config.agent.request_timeout)
@@ -334,17 +334,12 @@ class Sandbox:
         timeout = float(self._config.hypervisor.boot_timeout)
         self._vm.wait_ready(timeout, self._share.settle if self._share else lambda: None)
         if self._share is not None:
-            if self._plugs_share:
+            if not self._launch.machine.file_share:
                 self._vm.plug_share()
             self._share.close_vmm_fd()
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()
         self._marks.mark("ready")
-
-    @property
-    def _plugs_share(self) -> bool:
-        """Whether the guest's machine has no file share from the start, and is to have one."""
-        return self._share is not None and not self._launch.machine.file_share
 
     def _watch_share(self, share: RunningShare) -> None:
         """A guest whose file server is gone would hang for ever: end it, and say why."""

@@ -249,8 +249,9 @@ class QemuVm:
         self._first.append(added)
         while added.reply is None:
             self._turn(deadline)
-        gate.open()
         panel.replay(deadline - time.monotonic())
+        gate.open()
+        panel.close()
 
     def _turn(self, deadline: float) -> None:
         watch = self._watch

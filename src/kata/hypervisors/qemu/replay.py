@@ -47,9 +47,8 @@ class Panel:
         self._script = script
 
     def replay(self, timeout: float) -> None:
-        """Do what was recorded, and let go of the machine. Raises ``HypervisorError``."""
+        """Do what was recorded. Raises ``HypervisorError``."""
         self.run(self._script, timeout)
-        self.close()
 
     def close(self) -> None:
         """Let go of it; may be called again."""
@@ -82,11 +81,14 @@ class Gate:
     """While it is shut, devices are plugged without the guest being told of it.
 
     They raise an event of ACPI's (general purpose event 1, as QEMU's docs/specs/acpi_pci_hotplug
-    says), which is masked meanwhile and then forgotten.
+    says), which is masked meanwhile and then forgotten. What the guest's last access to PCI was
+    about is put back too, for it may be between its two halves.
     """
 
     def __init__(self, panel: Panel) -> None:
         self._panel = panel
+        self._address = panel.value(f"inl {_ADDRESS_PORT:#x}\n")
+        self._bus = panel.value(f"inl {_PLUG_BUS:#x}\n")
         self._enabled = panel.value(f"inb {_GPE_ENABLE:#x}\n")
         masked = self._enabled & ~_GPE_PLUGGED
         panel.run(f"outb {_GPE_ENABLE:#x} {masked:#x}\n".encode(), _PATIENCE_S)
@@ -95,6 +97,8 @@ class Gate:
         """From now on the guest is told again, of what happens from now on."""
         self._panel.run(
             f"outl {_PLUG_BUS:#x} 0\ninl {_PLUG_UP:#x}\n"  # to read it is to take note of it
+            f"outl {_PLUG_BUS:#x} {self._bus:#x}\n"
+            f"outl {_ADDRESS_PORT:#x} {self._address:#x}\n"
             f"outb {_GPE_STATUS:#x} {_GPE_PLUGGED:#x}\n"
             f"outb {_GPE_ENABLE:#x} {self._enabled:#x}\n".encode(), _PATIENCE_S,
         )  # fmt: skip
