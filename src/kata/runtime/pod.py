@@ -60,6 +60,7 @@ class PodSupervisor(Supervisor):
         self._create: tuple[control_api.CreateRequest, list[int]] | None = None
         self._changing = _thread.allocate_lock()  # which containers there are
         self._resolving = _thread.allocate_lock()
+        self._joining = _thread.allocate_lock()
         first.owner = self._namespace
         self._control.handlers.update({
             "Create": self._on_create, "Start": self._on_start, "Delete": self._on_delete,
@@ -75,6 +76,7 @@ class PodSupervisor(Supervisor):
 
     def _give_up(self, error: KataError) -> None:
         super()._give_up(error)
+        self._asked.wait(_LATEST_S)  # the command has yet to ask, and to hear of it
         if self._create is None:  # no command is left that would remove it
             from kata.runtime.cleanup import remove_groups
 
@@ -109,10 +111,6 @@ class PodSupervisor(Supervisor):
         sandbox.follow_network(_warn, self._look_at_names)
         gc.enable()
         _thread.start_new_thread(self._set_clock, ())
-
-    def _give_up(self, error: KataError) -> None:
-        super()._give_up(error)
-        self._asked.wait(_LATEST_S)  # the command has yet to ask, and to hear of it
 
     def _look_at_names(self) -> None:
         """Pass queries on as soon as a container's resolv.conf names the engine's resolver.
@@ -289,27 +287,29 @@ class PodSupervisor(Supervisor):
 
     def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client
-        try:
-            with self._promising:
-                if life.memory_limit:
-                    self._make_room(life, life.memory_limit)
-            plan = self._sandbox.add(life.workload)
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        plan.stdin = 0 in request.streams
         container = Container(client, life.state.id)
-        client.cork()
-        created = container.begin(plan)
-        self._attach(container, plan, request, fds)
-        client.uncork()
+        with self._joining:  # the share, and what is corked, are one container's at a time
+            try:
+                with self._promising:
+                    if life.memory_limit:
+                        self._make_room(life, life.memory_limit)
+                plan = self._sandbox.add(life.workload)
+            except BaseException:
+                for fd in fds:
+                    os.close(fd)
+                raise
+            plan.stdin = 0 in request.streams
+            client.cork()
+            created = container.begin(plan)
+            self._attach(container, plan, request, fds)
+            client.uncork()
         created.result(self._sandbox.create_timeout)
         self._made(life, container, request.pid)
 
     def _leave(self, life: Lifetime) -> None:
         self._groups.pop(life.state.id, None)
-        self._sandbox.remove(life.state.id)
+        with self._joining:
+            self._sandbox.remove(life.state.id)
         with self._changing:
             self._lives.pop(life.state.id, None)
 

@@ -185,13 +185,17 @@ class Client:
                 self._corked = []
 
     def uncork(self) -> None:
-        """Send what was collected; the last of several who do this does it."""
-        with self._sending:
+        """Send what was collected, of all threads; the last of several who do this does it."""
+        if not self._sending.acquire(timeout=SEND_TIMEOUT_S):
+            raise self._stuck()
+        try:
             self._corks -= 1
             if self._corks:
                 return
             corked, self._corked = self._corked or [], None
             self._transmit(b"".join(corked))  # before anything of the streams that it opens
+        finally:
+            self._sending.release()
 
     def _open(self, call: Call, method: str, request: Message, *, stream: bool) -> None:
         body = request.encode()

@@ -3,8 +3,9 @@
 import pytest
 
 from kata.errors import InvalidInput
-from kata.shim.main import Order, check, main, parse
+from kata.shim.main import check, main, parse
 from kata.shim.options import config_path
+from kata.shim.order import Order
 from kata.version import VERSION
 from kata.wire.containerd_types import BootstrapParams, Extension, RuntimeInfo, RuntimeOptions
 from kata.wire.ttrpc import AnyMessage
