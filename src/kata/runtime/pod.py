@@ -240,9 +240,11 @@ class PodSupervisor(Supervisor):
     def _kept_in_a_file(self, kind: str, wanted: int) -> str:
         """The guest's path of the namespace of a container that named the same; "" if none did."""
         for life in list(self._lives.values()):
-            named = namespaces(life.workload.spec).get(kind) or ""
-            lives = life.container is not None and not life.exited.wait(0)
-            if lives and named and _inode(named) == wanted:
+            workload = life.workload
+            if not isinstance(workload, BundleWorkload) or life.container is None:
+                continue
+            named = namespaces(workload.spec).get(kind) or ""
+            if named and not life.exited.wait(0) and _inode(named) == wanted:
                 return f"{CONTAINER_PREFIX}{life.state.id}"
         return ""
 
