@@ -22,8 +22,8 @@ def files() -> dict[str, str]:
     """The files by name."""
     shim = f"{PREFIX}/bin/{containerd.SHIM}"
     return {
-        "containerd-1.toml": containerd.text(2, shim, runc=True),
-        "containerd-2.toml": containerd.text(3, shim),
+        "containerd-1.toml": containerd.text(2, shim, old=True),
+        "containerd-2.toml": containerd.text(3, shim, old=False),
         "crio.conf": crio.text(f"{PREFIX}/bin/kata-runtime", shim),
     }
 
