@@ -214,6 +214,7 @@ def test_containerd_finds_the_shim_by_name_where_it_looks(machine, monkeypatch):
     for version, setting in named.items():
         monkeypatch.setattr("sys.argv", ["/opt/kata/bin/kata"])
         machine.install("containerd", "--dry-run", version=version)
+        assert machine.out.startswith("# would write")
         assert f'{setting} = "/opt/kata/bin/containerd-shim-kata-v2"' in machine.out
         monkeypatch.setattr("sys.argv", ["/usr/local/bin/kata"])
         machine.install("containerd", "--dry-run", version=version)

@@ -33,7 +33,7 @@ SHIM = "containerd-shim-kata-v2"
 MERGING = (2, 0)
 # the CRI plugin's name by the version that a file says it has
 SECTIONS = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
-_THEN = f"ctr run --rm --runtime {TYPE} docker.io/library/debian:12 try uname -r"
+_THEN = "ctr run --rm --runtime {} docker.io/library/debian:12 try uname -r"
 _KATA = """\
 [plugins."{section}".containerd.runtimes.kata]
 {type}privileged_without_host_devices = true
@@ -81,17 +81,17 @@ def plan(host: Host, ours: Callable[[str], bool]) -> Plan:
     shim = _shim(host)
     main = None if ours(MAIN) else _read(host, MAIN)
     if main is None:
-        return _written(MAIN, text(2 if old else 3, shim, old=old))
+        return _written(MAIN, text(2 if old else 3, shim, old=old), shim)
     others = [file for file in _files(host, main) if not ours(file.path)]
     _check_enabled(others, host)
     owners = [file for file in others if file.cri() is not None]
     for file in owners[-1:] if old else owners:
         if _table(file.runtimes().get("kata")).get("runtime_type") in (TYPE, shim or TYPE):
             said = f'"{host.place(file.path)}" has the handler already'
-            return Plan("containerd", said=said, then=_THEN)
+            return Plan("containerd", said=said, then=_THEN.format(shim or TYPE))
     directory = _imported_directory(main)
     if directory and main.level > 1 and not (old and owners):
-        return _written(f"{directory}/{NAME}", text(main.level, shim, old=old))
+        return _written(f"{directory}/{NAME}", text(main.level, shim, old=old), shim)
     raise _by_hand(host, version, owners[-1] if owners and old else main, shim)
 
 
@@ -116,8 +116,9 @@ def _shim(host: Host) -> str:
     return "" if dirname(path) in SEARCHED else path
 
 
-def _written(path: str, new: str) -> Plan:
-    return Plan("containerd", path, new, restart="systemctl restart containerd", then=_THEN)
+def _written(path: str, new: str, shim: str) -> Plan:
+    then = _THEN.format(shim or TYPE)
+    return Plan("containerd", path, new, restart="systemctl restart containerd", then=then)
 
 
 def _by_hand(host: Host, version: tuple[int, ...], file: _File, shim: str) -> ByHand:
