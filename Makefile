@@ -63,6 +63,7 @@ docs: ## write the generated pages anew
 	@PYTHONPATH=src /usr/bin/python3 -m kata.cli.reference >docs/reference/cli.md
 	@PYTHONPATH=src /usr/bin/python3 -c "from kata.oci.honoured import page; print(page(), end='')" >docs/reference/oci.md
 	@PYTHONPATH=tests /usr/bin/python3 -c "from containerd.differences import page; print(page(), end='')" >docs/reference/cri.md
+	@packaging/kubernetes/drop_ins.py
 
 format: ## lay the source out as ruff does
 	@.venv/bin/ruff format -q src tests examples packaging

@@ -28,21 +28,21 @@ class Bundle:
         spec.update(changes)
         with open(f"{self.path}/config.json", "w", encoding="utf-8") as file:
             json.dump(spec, file)
-        settings = f"{directory}/engine.toml"
+        settings = self.settings = f"{directory}/engine.toml"
         with open(settings, "w", encoding="utf-8") as file:
             file.write(f'[runtime]\ndata_root = "{data}"\nstate_root = "{directory}/run"\n')
         self._env = {**os.environ, "KATA_CONFIG": settings}
 
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a verb to its end."""
+    def __call__(self, *words: str, out=subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        """Run a verb to its end; what outlives it writes to ``out``."""
         return subprocess.run(
-            [RUNTIME, "--root", self._root, *words], capture_output=True, text=True,
+            [RUNTIME, "--root", self._root, *words], stdout=out, stderr=out, text=True,
             stdin=subprocess.DEVNULL, env=getattr(self, "_env", None), timeout=120, check=False,
         )  # fmt: skip
 
-    def ok(self, *words: str) -> str:
+    def ok(self, *words: str, out=subprocess.PIPE) -> str:
         """Run a verb that must succeed; its output."""
-        done = self(*words)
+        done = self(*words, out=out)
         assert done.returncode == 0, f"{words}: {done.returncode}: {done.stderr}"
         return done.stdout
 

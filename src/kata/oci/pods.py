@@ -1,7 +1,8 @@
 """Which virtual machine a container belongs to, as its engine's annotations say.
 
 The one rule: pure. containerd's CRI plugin, CRI-O and Podman mark the first container of a pod and
-name it in the others; a container without marks is alone.
+name it in the others; a container without marks is alone. CRI-O by default (``drop_infra_ctr``)
+makes no first container where the others do not need its process: they name it all the same.
 Sources: containerd ``pkg/cri/annotations``, CRI-O ``pkg/annotations``, Podman ``pkg/annotations``.
 """
 
@@ -21,15 +22,20 @@ _KEYS = (
     ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
     ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
 )
+_DROPPING = "io.kubernetes.cri-o.ContainerType"
 _KINDS = {"sandbox": SANDBOX, "container": MEMBER, "podsandbox": SANDBOX}
 
 
 @record
 class Membership:
-    """``kind`` is ALONE, SANDBOX or MEMBER; ``sandbox`` names the pod's first container."""
+    """``kind`` is ALONE, SANDBOX or MEMBER; ``sandbox`` names the pod's first container.
+
+    ``dropped``: the engine may have left that one out, and then whichever comes first is it.
+    """
 
     kind: str
     sandbox: str = ""
+    dropped: bool = False
 
 
 def membership(container_id: str, annotations: Mapping[str, str]) -> Membership:
@@ -50,7 +56,7 @@ def membership(container_id: str, annotations: Mapping[str, str]) -> Membership:
             raise InvalidSpec(
                 f'annotations["{name_key}"]', f'is missing, and "{type_key}" says "container"'
             )
-        return Membership(MEMBER, sandbox)
+        return Membership(MEMBER, sandbox, type_key == _DROPPING)
     return Membership(ALONE, container_id)
 
 

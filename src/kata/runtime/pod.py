@@ -15,6 +15,7 @@ import time
 
 from kata.errors import AlreadyExists, InvalidInput, KataError, NotFound, WrongState
 from kata.linux.namespaces import path_of
+from kata.oci.spec import namespaces
 from kata.resources.group import create as create_group
 from kata.resources.oom import echo_oom
 from kata.resources.plan import Limits
@@ -227,7 +228,10 @@ class PodSupervisor(Supervisor):
             pass  # it has ended, or the guest has
 
     def _namespace(self, kind: str, path: str) -> str:
-        """The guest's path of a namespace that the engine names by a path on the host."""
+        """The guest's path of a namespace that the engine names by a path on the host.
+
+        "" for a new one: CRI-O makes the namespaces of a pod, in files, before any container.
+        """
         try:
             wanted = os.stat(path).st_ino
         except OSError as error:
@@ -240,11 +244,24 @@ class PodSupervisor(Supervisor):
         for life in list(self._lives.values()):
             if not life.exited.wait(0) and wanted == _inode(path_of(kind, life.state.pid)):
                 return f"{CONTAINER_PREFIX}{life.state.id}"
+        if not path.startswith("/proc/") and wanted != _inode(f"/proc/self/ns/{kind}"):
+            return self._kept_in_a_file(kind, wanted)
         raise WrongState(
             f'cannot join the {kind} namespace "{path}"',
             why="it is of no container in this virtual machine",
             hint="containers share namespaces within a pod",
         )
+
+    def _kept_in_a_file(self, kind: str, wanted: int) -> str:
+        """The guest's path of the namespace of a container that named the same; "" if none did."""
+        for life in list(self._lives.values()):
+            workload = life.workload
+            if not isinstance(workload, BundleWorkload) or life.container is None:
+                continue
+            named = namespaces(workload.spec).get(kind) or ""
+            if named and not life.exited.wait(0) and _inode(named) == wanted:
+                return f"{CONTAINER_PREFIX}{life.state.id}"
+        return ""
 
     # What follows answers control calls, each in a thread of its own.
 
@@ -273,7 +290,8 @@ class PodSupervisor(Supervisor):
 
     def _admit(self, request: control_api.CreateRequest) -> Lifetime:
         """Take a container into the books of the sandbox. Raises ``WrongState``."""
-        self._first.present()
+        if not self._first.exited.wait(0):
+            self._first.present()
         state = parse_state(request.state)
         workload = BundleWorkload(state, quickjson.loads(request.spec), self._data_root)
         workload.owner = self._namespace

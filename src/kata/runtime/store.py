@@ -205,13 +205,15 @@ class Store:
         return [n for n in names if len(n) == 64 and not n.strip("0123456789abcdef")]
 
     def list(self) -> list[ContainerState]:
-        """Every container, newest first."""
+        """Every container, newest first; hidden ones are left out."""
         states = []
         for container_id in self.ids():
             try:
-                states.append(self.load(container_id))
+                state = self.load(container_id)
             except NotFound:
                 continue  # being made or removed just now
+            if not _is_hidden(state):
+                states.append(state)
         return sorted(states, key=lambda s: s.created_ns, reverse=True)
 
     def find(self, reference: str) -> ContainerState:
@@ -264,6 +266,24 @@ class Store:
         """The directory of the supervisor that has a container."""
         return self.directory(state.sandbox or state.id)
 
+    def hide(self, state: ContainerState) -> None:
+        """Give a container's name back, and keep its directory: its supervisor has others too.
+
+        ``collect`` removes it when that has ended.
+        """
+        self.save(replace(state, name=state.id, auto_remove=True))
+        link = f"{self.root}/names/{state.name}"
+        if _readlink(link) == state.id:
+            _unlink(link)
+
+    def hidden(self, container_id: str) -> ContainerState | None:
+        """The state of a container that is hidden; None if it is not."""
+        try:
+            state = self.load(container_id)
+        except NotFound:
+            return None
+        return state if _is_hidden(state) else None
+
     def forget(self, state: ContainerState) -> None:
         """Remove the directory and the name; nothing of it must be running."""
         directory = self.directory(state.id)
@@ -298,6 +318,10 @@ class Naming:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
+
+
+def _is_hidden(state: ContainerState) -> bool:
+    return state.auto_remove and bool(state.bundle)
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:

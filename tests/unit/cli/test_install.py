@@ -205,16 +205,21 @@ def test_containerd_without_a_configuration(machine, version, level, section, na
     assert tomllib.loads(machine.read(FILES["containerd"]))["version"] == level
     runtimes = machine.runtimes(FILES["containerd"], section)
     assert set(runtimes) == names
-    assert runtimes["kata"]["runtime_type"] == "io.containerd.kata.v2"
+    assert ("runtime_path" in runtimes["kata"]) == (level == 3)
 
 
 def test_containerd_finds_the_shim_by_name_where_it_looks(machine, monkeypatch):
     """The shim's path is named only where containerd's own search would miss it."""
-    machine.install("containerd", "--dry-run")
-    assert "runtime_path" in machine.out
-    monkeypatch.setattr("sys.argv", ["/usr/local/bin/kata"])
-    machine.install("containerd", "--dry-run")
-    assert "runtime_path" not in machine.out
+    named = {"1.7.1": "runtime_type", "2.0.0": "runtime_path"}
+    for version, setting in named.items():
+        monkeypatch.setattr("sys.argv", ["/opt/kata/bin/kata"])
+        machine.install("containerd", "--dry-run", version=version)
+        assert machine.out.startswith("# would write")
+        assert f'{setting} = "/opt/kata/bin/containerd-shim-kata-v2"' in machine.out
+        monkeypatch.setattr("sys.argv", ["/usr/local/bin/kata"])
+        machine.install("containerd", "--dry-run", version=version)
+        assert "containerd-shim-kata-v2" not in machine.out
+        assert 'runtime_type = "io.containerd.kata.v2"' in machine.out
 
 
 @pytest.mark.parametrize(("version", "level", "section"), [

@@ -4,6 +4,9 @@ The one rule: nothing is written that changes what another file has set. Before 
 that is imported replaces whole sections of plugins, and a table of runtimes replaces the one built
 in, runc with it; from 2.0 on tables are merged, but no imported file may have a version above the
 main file's. Sources: ``containerd-config.toml(5)``, and ``containerd config dump`` in the tests.
+
+A shim that containerd does not find by name has its path as ``runtime_type`` before 2.0 (1.6 knows
+``runtime_path``, and looks for the name all the same), and as ``runtime_path`` from then on.
 """
 
 from __future__ import annotations
@@ -30,11 +33,10 @@ SHIM = "containerd-shim-kata-v2"
 MERGING = (2, 0)
 # the CRI plugin's name by the version that a file says it has
 SECTIONS = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
-_THEN = f"ctr run --rm --runtime {TYPE} docker.io/library/debian:12 try uname -r"
+_THEN = "ctr run --rm --runtime {} docker.io/library/debian:12 try uname -r"
 _KATA = """\
 [plugins."{section}".containerd.runtimes.kata]
-runtime_type = "{type}"
-{path}privileged_without_host_devices = true
+{type}privileged_without_host_devices = true
 pod_annotations = ["io.katacontainers.*"]
 container_annotations = ["io.katacontainers.*"]
 """
@@ -75,35 +77,36 @@ def plan(host: Host, ours: Callable[[str], bool]) -> Plan:
     Raises ``HostError``, ``ByHand``, ``InvalidInput`` for files that cannot be read.
     """
     version = host.version("containerd")
-    merging = version >= MERGING
+    old = version < MERGING
     shim = _shim(host)
     main = None if ours(MAIN) else _read(host, MAIN)
     if main is None:
-        return _written(MAIN, text(3 if merging else 2, shim, runc=not merging))
+        return _written(MAIN, text(2 if old else 3, shim, old=old), shim)
     others = [file for file in _files(host, main) if not ours(file.path)]
     _check_enabled(others, host)
     owners = [file for file in others if file.cri() is not None]
-    for file in owners if merging else owners[-1:]:
-        if _table(file.runtimes().get("kata")).get("runtime_type") == TYPE:
+    for file in owners[-1:] if old else owners:
+        if _table(file.runtimes().get("kata")).get("runtime_type") in (TYPE, shim or TYPE):
             said = f'"{host.place(file.path)}" has the handler already'
-            return Plan("containerd", said=said, then=_THEN)
+            return Plan("containerd", said=said, then=_THEN.format(shim or TYPE))
     directory = _imported_directory(main)
-    if directory and main.level > 1 and (merging or not owners):
-        new = text(main.level, shim, runc=not merging)
-        return _written(f"{directory}/{NAME}", new)
-    raise _by_hand(host, version, owners[-1] if owners and not merging else main, shim)
+    if directory and main.level > 1 and not (old and owners):
+        return _written(f"{directory}/{NAME}", text(main.level, shim, old=old), shim)
+    raise _by_hand(host, version, owners[-1] if owners and old else main, shim)
 
 
-def text(level: int, shim: str = "", *, runc: bool = False) -> str:
-    """A file of ours; ``runc`` where it replaces the table that is built in."""
-    return marked("containerd", f"version = {level}\n\n" + lines(level, shim, runc=runc))
+def text(level: int, shim: str = "", *, old: bool) -> str:
+    """A file of ours, for a containerd before 2.0 if ``old``: what it names replaces the rest."""
+    return marked("containerd", f"version = {level}\n\n" + lines(level, shim, old=old, runc=old))
 
 
-def lines(level: int, shim: str = "", *, runc: bool = False) -> str:
+def lines(level: int, shim: str = "", *, old: bool, runc: bool) -> str:
     """The handler for a file of this version; ``shim`` is its path, if not found by name."""
     section = SECTIONS[level]
-    path = f'runtime_path = "{shim}"\n' if shim else ""
-    kata = _KATA.format(section=section, type=TYPE, path=path)
+    settings = f'runtime_type = "{shim if shim and old else TYPE}"\n'
+    if shim and not old:
+        settings += f'runtime_path = "{shim}"\n'
+    kata = _KATA.format(section=section, type=settings)
     return (_RUNC.format(section=section) if runc else "") + kata
 
 
@@ -113,8 +116,9 @@ def _shim(host: Host) -> str:
     return "" if dirname(path) in SEARCHED else path
 
 
-def _written(path: str, new: str) -> Plan:
-    return Plan("containerd", path, new, restart="systemctl restart containerd", then=_THEN)
+def _written(path: str, new: str, shim: str) -> Plan:
+    then = _THEN.format(shim or TYPE)
+    return Plan("containerd", path, new, restart="systemctl restart containerd", then=then)
 
 
 def _by_hand(host: Host, version: tuple[int, ...], file: _File, shim: str) -> ByHand:
@@ -126,10 +130,10 @@ def _by_hand(host: Host, version: tuple[int, ...], file: _File, shim: str) -> By
         why = f'"{path}" is not ours, and says no version, so no other file can add to it'
     else:
         why = f'"{path}" is not ours, and imports no directory for a file of ours'
-    runc = version < MERGING and not file.runtimes()
+    old = version < MERGING
     return ByHand(
         "containerd has a configuration of its own", why=why, path=path,
-        lines=lines(file.level, shim, runc=runc),
+        lines=lines(file.level, shim, old=old, runc=old and not file.runtimes()),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from kata.oci.spec import namespaces, parse
 from kata.runtime import standin
 from kata.runtime.control import ControlClient
 from kata.runtime.control_calls import CreateRequest
-from kata.runtime.store import ContainerState, Store, new_id
+from kata.runtime.store import STOPPED, ContainerState, Store, new_id
 from kata.wire import quickjson
 from kata.wire.record import fields, record, replace
 
@@ -98,12 +98,23 @@ def _sandbox(store: Store, membership: pods.Membership, spec: Spec) -> Container
         paths = [path for path in namespaces(spec).values() if path]
         return _owner(store, paths) if paths else None
     found = store.named(membership.sandbox)
+    if found is None and membership.dropped:
+        return _mate(store, membership)
     if found is None:
         raise InvalidInput(
             f'the container belongs to sandbox "{membership.sandbox}"',
             why="there is no such sandbox",
         )
     return found
+
+
+def _mate(store: Store, membership: pods.Membership) -> ContainerState | None:
+    """A container that lives in the pod; None if this one is to be the first."""
+    for state in store.list():
+        there = state.pid and state.status != STOPPED
+        if there and pods.membership(state.name, dict(state.annotations)) == membership:
+            return state
+    return None
 
 
 def _owner(store: Store, paths: list[str]) -> ContainerState | None:

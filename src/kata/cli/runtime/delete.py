@@ -43,15 +43,37 @@ def delete(store: Store, state: ContainerState, *, force: bool = False) -> None:
         _ask(store, state, force=force)
     from kata.runtime.cleanup import remove, remove_groups
 
-    if not state.sandbox:
-        remove(store, state, force=True)
-    else:
+    if state.sandbox:
         store.forget(state)
         remove_groups(state)
+        owner = store.hidden(state.sandbox)
+        if owner is not None and not _members(store, owner):
+            remove(store, owner, force=True)
+    elif _is_outlived(store, state):
+        store.hide(state)
+    else:
+        remove(store, state, force=True)
     if hooks:
         from kata.cli.runtime.hooks import run_hooks
 
         run_hooks("poststop", hooks, state)
+
+
+def _is_outlived(store: Store, state: ContainerState) -> bool:
+    """Whether the machine of a container goes on without it.
+
+    A pod's first container ends it; but not one that was the first by chance.
+    """
+    if not state.annotations:
+        return False
+    from kata.oci.pods import membership
+
+    dropped = membership(state.name, dict(state.annotations)).dropped
+    return dropped and any(member.status != STOPPED for member in _members(store, state))
+
+
+def _members(store: Store, owner: ContainerState) -> list[ContainerState]:
+    return [state for state in store.list() if state.sandbox == owner.id]
 
 
 def _ask(store: Store, state: ContainerState, *, force: bool) -> None:
