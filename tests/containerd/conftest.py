@@ -6,7 +6,6 @@ ours must differ, ``differences`` says how and why, and the test asks it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -24,26 +23,24 @@ from support.vm import DATA, RESULTS, prepared  # noqa: F401
 
 @pytest.fixture(scope="session")
 def containerd():
-    """The daemon with the images; one run of these tests at a time on a machine."""
+    """The daemon with the images."""
     need_root()
     for tool in ("containerd", "ctr", "runc", "skopeo", "gcc", "busybox"):
         need_tool(tool)
     if not os.path.exists("/usr/lib/cni/bridge"):
         lacks("the package containernetworking-plugins")
-    with open("/tmp/kata-test-containerd.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        place = Place(tempfile.mkdtemp(prefix="kt-", dir="/tmp"), daemons.GROUPS)
-        os.makedirs(f"{place.directory}/pods")
-        daemon = daemons.Containerd(place, DATA)
-        try:
-            daemon.start()
-            for archive in daemons.archives(place.directory):
-                daemon.load(archive)
-            _make_what_is_made_once(daemon)
-            yield daemon
-        finally:
-            daemon.end()
-            place.close()
+    place = Place(tempfile.mkdtemp(prefix="kt-", dir="/tmp"), daemons.GROUPS)
+    os.makedirs(f"{place.directory}/pods")
+    daemon = daemons.Containerd(place, DATA)
+    try:
+        daemon.start()
+        for archive in daemons.archives(place.directory):
+            daemon.load(archive)
+        _make_what_is_made_once(daemon)
+        yield daemon
+    finally:
+        daemon.end()
+        place.close()
 
 
 def _make_what_is_made_once(daemon: daemons.Containerd) -> None:
