@@ -72,7 +72,8 @@ class Events:
                         "containerd.services.events.ttrpc.v1.Events", "Forward",
                     )  # fmt: skip
                     self._note(ForwardRequest.decode(event.payload).envelope)
-                    sock.sendall(Connection.respond(event.stream, b""))
+                    with contextlib.suppress(OSError):  # we vanished meanwhile
+                        sock.sendall(Connection.respond(event.stream, b""))
 
     def _note(self, envelope) -> None:
         name = envelope.event.type_url.removeprefix("containerd.events.")

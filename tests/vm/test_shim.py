@@ -209,15 +209,16 @@ def pod(containerd):
     return shim
 
 
-def member(containerd, shim, name, *args, **streams):
-    """A container of the pod, created."""
+def member(containerd, shim, name, *args, mounts=None, **streams):
+    """A container of the pod, created; ``mounts`` beside the standard ones."""
     namespaces = [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]
     pid = shim.of("State", "pod").pid
     for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
         namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
     marks = {TYPE: "container", SANDBOX: "pod"}
     linux = {"namespaces": namespaces, "cgroupsPath": f"/kata-test-shim/{os.getpid()}-{name}"}
-    containerd.bundle(name, *args, annotations=marks, linux=linux, hostname="")
+    changes = {} if mounts is None else {"mounts": mounts}
+    containerd.bundle(name, *args, annotations=marks, linux=linux, hostname="", **changes)
     assert containerd.start(name).address == shim.address
     containerd.create(shim, name, **streams)
 
@@ -238,6 +239,55 @@ def test_containers_of_a_pod(containerd):
         shim.of("Shutdown", name)  # refused in silence: the pod's sandbox is there
     assert shim.of("State", "pod").status == api.RUNNING
     finish(shim, "pod")
+
+
+def test_a_volume_of_two_containers(containerd):
+    """It is one thing to the guest's kernel, and outlives the container that brought it."""
+    shim = pod(containerd)
+    where = f"{containerd.directory}/volume"
+    os.mkdir(where)
+    volume = {"type": "bind", "source": where, "options": ["rbind", "rw"]}
+    seen = []
+    for name, path, words in (
+        ("first", "/a/v", "touch file; stat -c %d:%i file; exec sleep 1000"),
+        ("second", "/v", "stat -c %d:%i file"),
+        ("third", "/v", "stat -c %d:%i file; echo more > file"),
+    ):
+        out, reader = containerd.fifo(f"{name}-out")
+        mounts = [{**volume, "destination": path}]
+        member(
+            containerd, shim, name, "sh", "-c", f"cd {path}; {words}", mounts=mounts, stdout=out
+        )
+        shim.of("Start", name)
+        if name == "first":
+            seen.append(a_line(reader))
+            os.close(reader)
+            continue
+        assert shim.of("Wait", name).exit_status == 0
+        seen.append(until_end(reader))
+        if name == "second":
+            shim.of("Kill", "first", signal=KILL)
+            shim.of("Wait", "first")
+            shim.of("Delete", "first")
+    assert len(set(seen)) == 1, seen
+    assert content(f"{where}/file") == b"more\n"
+    for name in ("second", "third"):
+        shim.of("Delete", name)
+    finish(shim, "pod")
+
+
+def a_line(fd):
+    """What comes out of a pipe until the end of a line."""
+    found = b""
+    deadline = time.monotonic() + 60
+    while not found.endswith(b"\n"):
+        assert time.monotonic() < deadline
+        try:
+            found += os.read(fd, 1024)
+        except BlockingIOError:
+            pass
+        time.sleep(0.01)
+    return found
 
 
 def test_a_machine_that_dies_ends_its_tasks(containerd):
@@ -331,6 +381,34 @@ def test_a_logging_program_and_a_file(containerd):
     shim.of("Wait", "two")
     finish(shim, "two")
     assert content(where) == b"kept\n"
+
+
+def test_hooks(containerd):
+    """They run at their moments, with a pid that leads to the sandbox's network."""
+    log = f"{containerd.directory}/hooks"
+    script = f"{containerd.directory}/hook"
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(
+            "#!/bin/sh\nstate=$(cat)\n"
+            "pid=$(echo \"$state\" | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')\n"
+            f'echo $1 $(test -n "$pid" && readlink /proc/$pid/ns/net) '
+            f"$(readlink /proc/self/ns/net) >> {log}\n"
+        )
+    os.chmod(script, 0o755)
+    kinds = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    hooks = {kind: [{"path": script, "args": ["hook", kind]}] for kind in kinds}
+    containerd.bundle("box", "sleep", "1000", hooks=hooks)
+    shim = containerd.start("box")
+    containerd.create(shim, "box")
+    inside = os.readlink(f"/proc/{shim.of('State', 'box').pid}/ns/net")
+    shim.of("Start", "box")
+    finish(shim, "box")
+    host = os.readlink("/proc/self/ns/net")
+    rows = [row.split() for row in content(log).decode().splitlines()]
+    assert [row[0] for row in rows] == list(kinds)
+    assert [row[1:] for row in rows] == [
+        [inside, host], [inside, host], [inside, inside], [inside, host], [host],
+    ]  # fmt: skip
 
 
 def content(path):

@@ -59,6 +59,7 @@ class PodSupervisor(Supervisor):
         self._create: tuple[control_api.CreateRequest, list[int]] | None = None
         self._changing = _thread.allocate_lock()  # which containers there are
         self._resolving = _thread.allocate_lock()
+        self._joining = _thread.allocate_lock()
         first.owner = self._namespace
         self._control.handlers.update({
             "Create": self._on_create, "Start": self._on_start, "Delete": self._on_delete,
@@ -272,24 +273,26 @@ class PodSupervisor(Supervisor):
 
     def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client
-        try:
-            plan = self._sandbox.add(life.workload)
-        except BaseException:
-            for fd in fds:
-                os.close(fd)
-            raise
-        plan.stdin = 0 in request.streams
         container = Container(client, life.state.id)
-        client.cork()
-        created = container.begin(plan)
-        self._attach(container, plan, request, fds)
-        client.uncork()
+        with self._joining:  # the share, and what is corked, are one container's at a time
+            try:
+                plan = self._sandbox.add(life.workload)
+            except BaseException:
+                for fd in fds:
+                    os.close(fd)
+                raise
+            plan.stdin = 0 in request.streams
+            client.cork()
+            created = container.begin(plan)
+            self._attach(container, plan, request, fds)
+            client.uncork()
         created.result(self._sandbox.create_timeout)
         self._made(life, container, request.pid)
 
     def _leave(self, life: Lifetime) -> None:
         self._groups.pop(life.state.id, None)
-        self._sandbox.remove(life.state.id)
+        with self._joining:
+            self._sandbox.remove(life.state.id)
         with self._changing:
             self._lives.pop(life.state.id, None)
 

@@ -181,9 +181,14 @@ class Client:
         self._corked = []
 
     def uncork(self) -> None:
-        """Send what was collected."""
-        corked, self._corked = self._corked or [], None
-        self.send(b"".join(corked))
+        """Send what was collected, of other threads too."""
+        if not self._sending.acquire(timeout=SEND_TIMEOUT_S):
+            raise self._stuck()
+        try:
+            corked, self._corked = self._corked or [], None
+            self._transmit(b"".join(corked))
+        finally:
+            self._sending.release()
 
     def _open(self, call: Call, method: str, request: Message, *, stream: bool) -> None:
         body = request.encode()

@@ -18,6 +18,7 @@ from kata.resources.group import create
 from kata.resources.plan import for_engine
 from kata.runtime.uids import UserId
 from kata.storage import plan as storage
+from kata.storage.common import Common
 from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
-    from kata.storage.plan import Plan
+    from kata.storage.plan import Plan, Share
     from kata.storage.share import RunningShare
     from kata.wire.agent_api import CreateContainerRequest, Storage
 
@@ -72,6 +73,7 @@ class Sandbox:
         self._stopping = self._ready = self._share_mounted = False
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
+        self._common = Common()
         self.network: Network | None = None
         self._names: Names | None = None
         self.create_timeout = float(config.agent.create_container_timeout)
@@ -131,12 +133,14 @@ class Sandbox:
             raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
         entry = self._group.entry()
         deferred = self._first.deferred
-        plan, sources = (NO_FILES, {}) if deferred else self._plan(self._first)
+        plan, fresh, sources = (
+            (NO_FILES, (), {}) if deferred else self._plan(self._first)
+        )
         if self._first.network >= 0:
             self._connect_network(self._first.network)
         shared = deferred or bool(plan.shares)
         if shared:
-            self._start_share(plan, sources, entry)
+            self._start_share(fresh, sources, entry)
         machine = replace(self._launch.machine, shared_memory=shared)
         frozen = self._open_template(private_copy=shared)
         bindings = Bindings(
@@ -212,20 +216,25 @@ class Sandbox:
         template = self._launch.template
         return None if template is None else template.open(private_copy=private_copy)
 
-    def _plan(self, workload: Workload) -> tuple[Plan, dict[str, int]]:
-        """The files of a container, and a descriptor for the name of each that is shared."""
+    def _plan(self, workload: Workload) -> tuple[Plan, tuple[Share, ...], dict[str, int]]:
+        """The files of a container, those to share from now on, and a descriptor for each name."""
         rootfs, volumes, pinned = workload.sources()
         self._opened += [source.fd for source in pinned]
         limits = storage.Limits(
             wired_slots=self._launch.machine.block_slots, share_mounted=self._share_mounted
         )
         plan = storage.plan(workload.guest_name, rootfs, volumes, limits)
+        fds = {source.path: source.fd for source in pinned}
+        fresh = plan.shares
+        if workload.engine:  # others have no second container
+            plan, fresh = self._common.take(plan, fds)
         self._plans[workload.id] = plan
         self._share_mounted = self._share_mounted or bool(plan.shares)
-        fds = {source.path: source.fd for source in pinned}
-        return plan, {share.name: fds[share.source] for share in plan.shares}
+        return plan, fresh, {share.name: fds[share.source] for share in fresh}
 
-    def _start_share(self, plan: Plan, sources: dict[str, int], entry: Entry) -> None:
+    def _start_share(
+        self, shares: tuple[Share, ...], sources: dict[str, int], entry: Entry
+    ) -> None:
         from kata.storage import share, virtiofsd
 
         settings = self._config.shared_fs
@@ -240,7 +249,7 @@ class Sandbox:
             f"{self._config.runtime.state_root}/cache/virtiofsd",
             entry.cgroup, entry.cgroup_tasks,
         )  # fmt: skip
-        self._share = share.start(plan.shares, sources, daemon, directory=self._directory)
+        self._share = share.start(shares, sources, daemon, directory=self._directory)
 
     def prepare(self) -> CreateContainerRequest:
         """What the agent is asked for the first container."""
@@ -259,14 +268,14 @@ class Sandbox:
 
         Raises what ``pin`` does, and ``HostError``; ``remove`` undoes it.
         """
-        plan, sources = self._plan(workload)
+        plan, fresh, sources = self._plan(workload)
         try:
             if self._share is None:
                 raise HostError(
                     "directories of the host cannot be shared",
                     why="this virtual machine was started without a share",
                 )
-            self._share.add(plan.shares, sources)
+            self._share.add(fresh, sources)
             return workload.create_request(plan, self._launch.kernel_release, settled=False)
         except BaseException:
             self.remove(workload.id)
@@ -277,8 +286,9 @@ class Sandbox:
     def remove(self, container_id: str) -> None:
         """Take the files of a container out of the share, once the guest has let go of them."""
         plan = self._plans.pop(container_id, None)
-        if plan is not None and self._share is not None:
-            self._share.remove(plan.shares)
+        gone = self._common.drop(plan) if plan is not None and self._first.engine else ()
+        if gone and self._share is not None:
+            self._share.remove(gone)
 
     def connect(self) -> Client:
         """Talk to the guest's agent. Raises ``HypervisorError``.

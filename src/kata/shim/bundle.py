@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata.shim.main import Order
+    from kata.shim.order import Order
 
 SPEC = "config.json"
 ADDRESS = "address"  # where the shim listens

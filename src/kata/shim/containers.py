@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from kata.shim.main import Order
+    from kata.shim.order import Order
 
     Spec = dict[str, Any]
 

@@ -20,7 +20,7 @@ from kata.wire.containerd_types import timestamp
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.runtime.store import ContainerState
-    from kata.shim.main import Order
+    from kata.shim.order import Order
 
 _LAST_MOMENTS_S = 3.0  # of a shim that was told to end, and does
 

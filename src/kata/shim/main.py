@@ -14,36 +14,18 @@ import gc
 import os
 
 from kata.errors import InvalidInput, KataError
-from kata.wire.record import record
+from kata.shim.order import PROGRAM, Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-PROGRAM = "containerd-shim-kata-v2"
 _TEXTS = ("namespace", "address", "publish-binary", "id", "bundle", "socket", "debug-socket")
 _FLAGS = ("debug", "v", "version", "info")
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
 _HIGHEST_ID = 200  # characters: what a file name takes, with what is put before it
-
-
-@record
-class Order:
-    """A command line: its flags, and the action (empty: serve)."""
-
-    action: str = ""
-    namespace: str = ""
-    address: str = ""
-    publish_binary: str = ""
-    id: str = ""
-    bundle: str = ""
-    socket: str = ""
-    debug_socket: str = ""
-    debug: bool = False
-    version: bool = False
-    info: bool = False
 
 
 def parse(words: Sequence[str]) -> Order:

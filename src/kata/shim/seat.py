@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.supervisor import Supervisor
     from kata.shim.empty import Arrived
-    from kata.shim.main import Order
+    from kata.shim.order import Order
 
 
 @record

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
     from kata.runtime.machines import Launch
     from kata.runtime.store import ContainerState
-    from kata.shim.main import Order
+    from kata.shim.order import Order
 
     Spec = dict[str, Any]
 

@@ -49,19 +49,20 @@ def _version_1(files: Mapping[str, str]) -> AnyMessage:
     entries["memory"].max = number(files, "memory.peak")
     entries["memory"].failcnt = events.get("max", 0)
     # version 1 counts swap together with memory
-    entries["memory.swap"].usage += entries["memory"].usage
+    both = entries["memory.swap"].usage + entries["memory"].usage
+    entries["memory.swap"].usage = min(both, UNLIMITED)
     total = entries["memory.swap"].limit + limit
     entries["memory.swap"].limit = min(total, UNLIMITED)
     answer = api.Metrics(
         pids=api.PidsStat(**_pids(files)),
         cpu=api.CPUStat(
             usage=api.CPUUsage(
-                total=cpu.get("usage_usec", 0) * 1000, kernel=cpu.get("system_usec", 0) * 1000,
-                user=cpu.get("user_usec", 0) * 1000,
+                total=_nanoseconds(cpu, "usage_usec"), kernel=_nanoseconds(cpu, "system_usec"),
+                user=_nanoseconds(cpu, "user_usec"),
             ),
             throttling=api.Throttle(
                 periods=cpu.get("nr_periods", 0), throttled_periods=cpu.get("nr_throttled", 0),
-                throttled_time=cpu.get("throttled_usec", 0) * 1000,
+                throttled_time=_nanoseconds(cpu, "throttled_usec"),
             ),
         ),
         memory=api.MemoryStat(
@@ -73,6 +74,10 @@ def _version_1(files: Mapping[str, str]) -> AnyMessage:
         memory_oom_control=api.MemoryOomControl(oom_kill=events.get("oom_kill", 0)),
     )  # fmt: skip
     return AnyMessage(type_url=api.KIND, value=answer.encode())
+
+
+def _nanoseconds(cpu: Mapping[str, int], name: str) -> int:
+    return min(cpu.get(name, 0) * 1000, UNLIMITED)
 
 
 def _memory_1(stat: Mapping[str, int]) -> dict[str, int]:
@@ -150,7 +155,7 @@ def _whole(text: str) -> int:
 def devices(files: Mapping[str, str]) -> Iterator[tuple[int, int, dict[str, int]]]:
     """The rows of io.stat: ``major:minor name=number …``."""
     for line in files.get("io.stat", "").splitlines():
-        device, *words = line.split()
+        device, *words = line.split() or [""]
         major, _, minor = device.partition(":")
         if major.isdecimal() and minor.isdecimal():
             pairs = (word.partition("=") for word in words)

@@ -20,7 +20,7 @@ from kata.runtime.cleanup import remove_groups
 from kata.runtime.container import Container
 from kata.runtime.lifetime import Event, note
 from kata.runtime.pod import PodSupervisor
-from kata.shim.main import PROGRAM
+from kata.shim.order import PROGRAM
 from kata.shim.sandboxes import SandboxService
 from kata.shim.server import Server
 from kata.shim.tasks import TaskService

@@ -80,3 +80,22 @@ class RuntimeOptions(Message):
 
     type_url: str = string(1)
     config_path: str = string(2)
+
+
+class Extension(Message):
+    """Something more that a shim is given at its start."""
+
+    value: AnyMessage | None = nested(AnyMessage, 1)
+
+
+class BootstrapParams(Message):
+    """``containerd.runtime.bootstrap.v1``: standard input of ``start`` from containerd 2.3 on.
+
+    What flags and environment say too is left out.
+    """
+
+    instance_id: str = string(1)
+    namespace: str = string(2)
+    containerd_version: str = string(4)
+    containerd_ttrpc_address: str = string(5)
+    extensions: list[Extension] = repeated(nested(Extension, 8))

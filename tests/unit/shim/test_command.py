@@ -3,10 +3,11 @@
 import pytest
 
 from kata.errors import InvalidInput
-from kata.shim.main import Order, check, main, parse
+from kata.shim.main import check, main, parse
 from kata.shim.options import config_path
+from kata.shim.order import Order
 from kata.version import VERSION
-from kata.wire.containerd_types import RuntimeInfo, RuntimeOptions
+from kata.wire.containerd_types import BootstrapParams, Extension, RuntimeInfo, RuntimeOptions
 from kata.wire.ttrpc import AnyMessage
 
 
@@ -70,3 +71,15 @@ def test_the_configuration_of_runtime_options():
     )
     assert config_path(AnyMessage(type_url="containerd.runc.v1.Options", value=b"").encode()) == ""
     assert config_path(b"\xff\xff runtimeoptions") == ""
+
+
+def test_options_of_newer_containerds():
+    """They are one extension among several."""
+    inner = RuntimeOptions(config_path="/etc/k.toml").encode()
+    given = [
+        Extension(), Extension(value=AnyMessage(type_url="x", value=b"\xff")),
+        Extension(value=AnyMessage(type_url="runtimeoptions.v1.Options", value=inner)),
+    ]  # fmt: skip
+    params = BootstrapParams(instance_id="c1", namespace="k8s.io", extensions=given)
+    assert config_path(params.encode()) == "/etc/k.toml"
+    assert config_path(BootstrapParams(instance_id="runtimeoptions").encode()) == ""

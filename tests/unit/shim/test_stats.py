@@ -53,6 +53,18 @@ def test_version_2():
 words = st.text(alphabet="0123456789 =:\nabc_maxrbytes²", max_size=60)
 
 
+def test_numbers_that_overflow():
+    """The largest that a field takes is told."""
+    most = str(UNLIMITED)
+    files = {
+        "cpu.stat": f"usage_usec {most}\n", "memory.current": most, "memory.swap.current": most,
+        "io.stat": f"8:0 rbytes={most}9\n",
+    }  # fmt: skip
+    got = one.Metrics.decode(metrics(StatsResponse(files=files), 1).value)
+    assert got.cpu.usage.total == got.memory.swap.usage == UNLIMITED
+    assert got.blkio.io_service_bytes_recursive[0].value == UNLIMITED
+
+
 @given(st.dictionaries(st.sampled_from(sorted(FILES)), words), st.sampled_from((1, 2)))
 def test_a_guest_may_say_anything(files, version):
     """Numbers too large, or none at all, fail nothing."""
