@@ -7,11 +7,13 @@ ours must differ, ``differences`` says how and why, and the test asks it.
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 import tempfile
 
 import pytest
 
+from containerd.differences import NOT_DONE
 from containerd.setting import RUNTIMES, ready
 from support import node as daemons
 from support.cri import Client, Pod, until
@@ -19,6 +21,17 @@ from support.engines import IMAGE
 from support.host import lacks, need_root, need_tool
 from support.place import Place
 from support.vm import DATA, RESULTS, prepared  # noqa: F401
+
+HERE = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ours does not do yet must fail: else its row is out of date."""
+    for item in items:
+        reason = NOT_DONE.get(getattr(item, "originalname", ""), "")
+        ours = getattr(item, "callspec", None) and item.callspec.params.get("runtime") == "kata"
+        if reason and ours and item.path.parent == HERE:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 @pytest.fixture(scope="session")
