@@ -6,13 +6,14 @@ ours must differ, ``differences`` says how and why, and the test asks it.
 
 from __future__ import annotations
 
-import fcntl
 import os
+import pathlib
 import shutil
 import tempfile
 
 import pytest
 
+from containerd.differences import NOT_DONE
 from containerd.setting import RUNTIMES, ready
 from support import node as daemons
 from support.cri import Client, Pod, until
@@ -21,29 +22,38 @@ from support.host import lacks, need_root, need_tool
 from support.place import Place
 from support.vm import DATA, RESULTS, prepared  # noqa: F401
 
+HERE = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ours does not do yet must fail: else its row is out of date."""
+    for item in items:
+        reason = NOT_DONE.get(getattr(item, "originalname", ""), "")
+        ours = getattr(item, "callspec", None) and item.callspec.params.get("runtime") == "kata"
+        if reason and ours and item.path.parent == HERE:
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
 
 @pytest.fixture(scope="session")
 def containerd():
-    """The daemon with the images; one run of these tests at a time on a machine."""
+    """The daemon with the images."""
     need_root()
     for tool in ("containerd", "ctr", "runc", "skopeo", "gcc", "busybox"):
         need_tool(tool)
     if not os.path.exists("/usr/lib/cni/bridge"):
         lacks("the package containernetworking-plugins")
-    with open("/tmp/kata-test-containerd.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        place = Place(tempfile.mkdtemp(prefix="kt-", dir="/tmp"), daemons.GROUPS)
-        os.makedirs(f"{place.directory}/pods")
-        daemon = daemons.Containerd(place, DATA)
-        try:
-            daemon.start()
-            for archive in daemons.archives(place.directory):
-                daemon.load(archive)
-            _make_what_is_made_once(daemon)
-            yield daemon
-        finally:
-            daemon.end()
-            place.close()
+    place = Place(tempfile.mkdtemp(prefix="kt-", dir="/tmp"), daemons.GROUPS)
+    os.makedirs(f"{place.directory}/pods")
+    daemon = daemons.Containerd(place, DATA)
+    try:
+        daemon.start()
+        for archive in daemons.archives(place.directory):
+            daemon.load(archive)
+        _make_what_is_made_once(daemon)
+        yield daemon
+    finally:
+        daemon.end()
+        place.close()
 
 
 def _make_what_is_made_once(daemon: daemons.Containerd) -> None:

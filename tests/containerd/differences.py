@@ -35,7 +35,7 @@ ROWS: dict[str, Row] = {
         "those of the pod's machine", "they are another kernel's",
     ),
     "privileged": Row(
-        "a privileged container", "all devices of the host", "all devices of the machine",
+        "a privileged container", "all devices of the host", "those of every container",
         "giving a machine the host's devices would undo what it is for; containerd is told so by "
         "`privileged_without_host_devices`",
     ),
@@ -45,6 +45,19 @@ ROWS: dict[str, Row] = {
         "mounts are a kernel's own; the machine sees the files of a volume, not the host's table",
     ),
 }  # fmt: skip
+
+# what pods of ours do not do yet, though runc's do: test to reason; when one passes, the row is out
+# of date and the suite fails
+NOT_DONE: dict[str, str] = {
+    "test_processes_of_a_target": "a container in the PID namespace of another (`kubectl debug "
+    "--target`) sees processes of its own only",
+    "test_port_forward": "ports are not forwarded: containerd connects to the loopback of the "
+    "pod's network namespace on the host, where nothing listens",
+    "test_shared_directory": "a socket in a directory that two containers share cannot be reached "
+    "from the other: each container's mount is a file system of its own in the machine",
+    "test_watched_configuration": "who watches a directory (inotify) is not told of what changes "
+    "on the host; reading sees it",
+}
 
 
 def differs(runtime: str, name: str) -> bool:
@@ -65,4 +78,6 @@ def page() -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [f"| {row.asked} | {row.runc} | {row.ours} | {row.why} |" for row in ROWS.values()]
+    if NOT_DONE:
+        lines += ["", "Not done:", "", *(f"* {reason}" for reason in NOT_DONE.values())]
     return "\n".join(lines) + "\n"

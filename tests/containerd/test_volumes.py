@@ -83,7 +83,8 @@ def test_shared_directory(pod, empty):
     pod.up("server", "probe", "serve", "/vol/socket", **volume(empty))
     pod.logged("server", "ready")
     pod.up("client", **volume(empty, at="/other/place"))
-    assert pod.exec("client", "probe", "dial", "/other/place/socket", "hello").out == "got hello"
+    done = pod.exec("client", "probe", "dial", "/other/place/socket", "hello")
+    assert (done.out, done.err) == ("got hello", "")
     assert pod.ended("server").exit_code == 0
     pod.sh("client", "echo fresh >/other/place/file")
     assert pod.once("cat /vol/file", **volume(empty)).out == "fresh"
@@ -124,11 +125,11 @@ def test_watched_configuration(pod, empty):
 
 def test_watched_by_a_neighbour(pod, empty):
     """A watch in one container sees what another container makes."""
-    pod.up("watcher", "probe", "watch", "/vol", **volume(empty))
-    pod.logged("watcher", "ready")
+    pod.up("neighbour", "probe", "watch", "/vol", **volume(empty))
+    pod.logged("neighbour", "ready")
     pod.once("touch /vol/made", **volume(empty))
-    pod.logged("watcher", "saw made")
-    pod.remove("watcher")
+    pod.logged("neighbour", "saw made")
+    pod.remove("neighbour")
 
 
 @pytest.mark.parametrize("propagation", ["PRIVATE", "HOST_TO_CONTAINER", "BIDIRECTIONAL"])
