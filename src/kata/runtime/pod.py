@@ -14,7 +14,7 @@ import select
 import time
 
 from kata.errors import AlreadyExists, InvalidInput, KataError, NotFound, WrongState
-from kata.linux.namespaces import path_of
+from kata.linux.namespaces import path_of, with_mounts_of
 from kata.resources.group import create as create_group
 from kata.resources.oom import echo_oom
 from kata.resources.plan import Limits
@@ -278,7 +278,9 @@ class PodSupervisor(Supervisor):
     def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client
         try:
-            plan = self._sandbox.add(life.workload)
+            # engines may mount a container's files where only its own command sees them, as Podman
+            # does for user namespaces; the stand-in is that command's child and waits still
+            plan = with_mounts_of(request.pid, lambda: self._sandbox.add(life.workload))
         except BaseException:
             for fd in fds:
                 os.close(fd)
