@@ -14,8 +14,10 @@ from kata.linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 # OCI's name -> (the flag, the file in /proc/PID/ns); runtime-spec, config-linux.md "Namespaces"
 KINDS: dict[str, tuple[int, str]] = {
@@ -100,6 +102,35 @@ class Inside:
             syscalls.setns(self._own, syscalls.CLONE_NEWNET)
         finally:
             os.close(self._own)
+
+
+def with_mounts_of(pid: int, work: Callable[[], T]) -> T:
+    """Do something in a thread that has the mount namespace of another process; its result.
+
+    Raises what ``work`` does, and ``OSError``.
+    """
+    from _thread import allocate_lock, start_new_thread
+
+    done = allocate_lock()
+    done.acquire()
+    found: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:  # only a thread of its own can have another root directory
+        try:
+            syscalls.unshare(syscalls.CLONE_FS)
+            enter("mount", path_of("mount", pid))
+            found.append(work())
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            done.release()
+
+    start_new_thread(run, ())
+    done.acquire()
+    if failure:
+        raise failure[0]
+    return found[0]
 
 
 def new_network(path: str = "") -> int:

@@ -14,7 +14,7 @@ import select
 import time
 
 from kata.errors import AlreadyExists, InvalidInput, KataError, NotFound, WrongState
-from kata.linux.namespaces import path_of
+from kata.linux.namespaces import path_of, with_mounts_of
 from kata.oci.spec import namespaces
 from kata.resources.group import create as create_group
 from kata.resources.oom import echo_oom
@@ -311,7 +311,9 @@ class PodSupervisor(Supervisor):
                 with self._promising:
                     if life.memory_limit:
                         self._make_room(life, life.memory_limit)
-                plan = self._sandbox.add(life.workload)
+                # engines may mount a container's files where only its own command sees them, as
+                # Podman does for user namespaces; the stand-in is that command's child
+                plan = with_mounts_of(request.pid, lambda: self._sandbox.add(life.workload))
             except BaseException:
                 for fd in fds:
                     os.close(fd)
