@@ -84,12 +84,7 @@ def kept(containerd, request: pytest.FixtureRequest, failed):
     start = os.path.getsize(containerd.log)
     yield
     if failed():
-        name = f"{RESULTS}/{request.node.name.replace('/', '_')}"
-        shutil.rmtree(name, ignore_errors=True)
-        os.makedirs(name)
-        with open(containerd.log, "rb") as log, open(f"{name}/containerd.log", "wb") as copy:
-            log.seek(start)
-            shutil.copyfileobj(log, copy)
+        _keep_log(containerd.log, start, request.node.name)
     new: set[str] = set()
     allowed: tuple[str, ...] = getattr(request.node, "may_leave", ())
 
@@ -103,7 +98,17 @@ def kept(containerd, request: pytest.FixtureRequest, failed):
         until(gone, 10)
     except AssertionError:
         if not failed():
+            _keep_log(containerd.log, start, request.node.name)
             pytest.fail("left in the place:\n  " + "\n  ".join(sorted(new)), pytrace=False)
+
+
+def _keep_log(log: str, start: int, name: str) -> None:
+    """Keep what the daemon said from a place in its log on."""
+    directory = f"{RESULTS}/{name.replace('/', '_')}"
+    os.makedirs(directory, exist_ok=True)
+    with open(log, "rb") as whole, open(f"{directory}/containerd.log", "wb") as copy:
+        whole.seek(start)
+        shutil.copyfileobj(whole, copy)
 
 
 @pytest.fixture

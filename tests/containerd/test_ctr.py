@@ -152,7 +152,7 @@ def test_checkpoint_is_refused(ctr):
 
 def test_metrics(ctr):
     """The figures of a task count its work and its memory."""
-    name = ctr.up("sh", "-c", "x=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do :; done")
+    name = ctr.up("sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=9M count=1; while :; do :; done")
 
     def busy() -> bool:
         rows = [line.split() for line in ctr.ok("task", "metrics", name).splitlines()]
@@ -224,7 +224,7 @@ def test_limits(ctr):
     """A limit of memory and of processor time is one inside."""
     done = ctr.run("sh", "-c", "exit 0", flags=("--memory-limit", "33554432", "--cpus", "0.5"))
     assert done.code == 0
-    words = "head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null && echo survived"
+    words = "dd if=/dev/zero of=/dev/null bs=50M count=1 && echo survived"
     done = ctr.run("sh", "-c", words, flags=("--memory-limit", "20971520"))
     assert done.code == 137
     assert "survived" not in done.out

@@ -91,6 +91,10 @@ class Killer:
         else:
             os.kill(pid, signal.SIGKILL)
 
+    def mounted(self) -> bool:
+        """Whether the shim has begun on a container: its root is there."""
+        return "/rootfs " in leaks._read(f"/proc/{self.containerd.place.pid}/mountinfo")
+
     def mend(self) -> None:
         """What the machine does by itself: start containerd again."""
         if self.victim == "containerd":
@@ -170,6 +174,8 @@ def _creating(make_pod, killer: Killer) -> str:
     asked = Asked(make)
     if killer.victim == "containerd":
         made.wait(SLOW)  # what it forgets of a sandbox half made is its own matter
+    if killer.victim == "shim":
+        until(killer.mounted, SLOW, "a root")  # before, containerd does not know whom to clean up
     killer()
     said = asked.answer()
     killer.mend()

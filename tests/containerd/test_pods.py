@@ -128,7 +128,7 @@ def test_states_and_reasons(make_pod):
 def test_out_of_memory(make_pod):
     """What uses more memory than it may is killed, and the reason says so."""
     pod = make_pod()
-    words = "sleep 0.3; head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null"
+    words = "sleep 0.3; dd if=/dev/zero of=/dev/null bs=50M count=1"
     limits = {
         "resources": {"memory_limit_in_bytes": 20 << 20, "memory_swap_limit_in_bytes": 20 << 20}
     }

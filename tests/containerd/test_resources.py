@@ -6,7 +6,7 @@ import pytest
 
 from support.cri import until
 
-BUSY = "x=$(head -c 8000000 /dev/zero | tr '\\0' x); echo ready; while :; do :; done"
+BUSY = "dd if=/dev/zero of=/dev/shm/x bs=9M count=1; echo ready; while :; do :; done"
 QUOTA = "cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null; true"
 LIMIT = (
     "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
@@ -86,7 +86,7 @@ def test_update(busy):
     update(cpu_period=100_000, cpu_quota=20_000, memory_limit_in_bytes=30 << 20)
     assert "20000" in busy.sh("idle", QUOTA)
     assert str(30 << 20) in busy.sh("idle", LIMIT)
-    words = "head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null && echo survived"
+    words = "dd if=/dev/zero of=/dev/null bs=50M count=1 && echo survived"
     assert "survived" not in busy.exec("idle", "sh", "-c", words).out
     update(cpu_period=100_000, cpu_quota=50_000, memory_limit_in_bytes=300 << 20)
     assert "50000" in busy.sh("idle", QUOTA)
