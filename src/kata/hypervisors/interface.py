@@ -29,11 +29,10 @@ if TYPE_CHECKING:
         def pid(self) -> int:
             """The VMM's process id on the host."""
 
-        def wait_ready(self, timeout: float, last: Callable[[], None] = ...) -> None:
+        def wait_ready(self, timeout: float) -> None:
             """Wait until the guest runs (restored, or begun to boot), confined for good.
 
-            ``last`` is called before the guest can do anything. To be called once, by the main
-            thread. From then on the VMM's death is watched.
+            Called once, by the main thread. From then on its death is watched.
             Raises ``HypervisorError`` with the VMM's message and the console, or ``HostError``.
             """
 
@@ -81,7 +80,6 @@ class Bindings:
     ``state``: frozen device state to restore, open for reading at its beginning; -1: cold boot.
     ``disks``: (slot, descriptor, read-only). ``share``: connected vhost-user socket of a virtio-fs
     daemon. ``nics``: (slot, tap, vhost-net or -1), one for each slot of the machine.
-    ``registers``: what the template recorded of its wired share.
     """
 
     memory: int = -1
@@ -90,7 +88,6 @@ class Bindings:
     disks: tuple[tuple[int, int, bool], ...] = ()
     share: int = -1
     nics: tuple[tuple[int, int, int], ...] = ()
-    registers: bytes = b""
 
 
 @record

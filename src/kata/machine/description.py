@@ -23,8 +23,7 @@ class Machine:
     ``block_slots`` disks named ``layer0``… are wired, empty until bound, ``nic_slots`` network
     cards (``mac_of``) that every start has to give a tap; ``generation_id`` a device that tells a
     clone's kernel that it is one (the agent's first call reseeds it anyway); ``shared_memory``
-    lets another process map the memory; with ``file_share`` the device of the share is wired, and
-    every start has to give it a daemon. ``most_memory_mib``: what the memory may grow to, in
+    lets another process map the memory. ``most_memory_mib``: what its memory may grow to, in
     ``memory_slots`` steps; 0: it does not grow.
     ``prepared`` identifies the root file system that its parked container has made already.
     """
@@ -43,7 +42,6 @@ class Machine:
     block_slots: int = 4
     nic_slots: int = 0
     generation_id: bool = False
-    file_share: bool = False
     shared_memory: bool = False
     prepared: str = ""
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kata.hypervisors.qemu.driver import QemuVm
     from kata.machine.description import Machine
     from kata.runtime.rpc import Client
-    from kata.storage.share import Daemon, RunningShare
     from kata.wire.agent_api import ConfigureRequest, PrepareRequest
 
 _BOOT_TIMEOUT_S = 120.0  # of the slowest: an emulated guest on a busy host
@@ -30,7 +29,6 @@ _CALL_TIMEOUT_S = 120.0
 # What a clone does first is done before: pages shared with the parked child are copied here, not
 # in every clone, and the interpreter has settled on its specialised instructions (after 8 rounds).
 _REHEARSALS = 16
-_EMPTY = "empty"  # a directory to share with nobody
 
 
 @record
@@ -38,8 +36,7 @@ class Order:
     """What to freeze, with which QEMU as which user, and the directory for the files.
 
     With ``base``, the directory of another template, a copy of that one is taken further:
-    ``disks`` are attached, and its parked container makes the ``root``. A machine with a wired
-    share needs a ``daemon``, which is never asked for anything.
+    ``disks`` are attached, and its parked container makes the ``root``.
     """
 
     machine: Machine
@@ -51,11 +48,10 @@ class Order:
     base: str = ""
     disks: tuple[str, ...] = ()
     root: PrepareRequest | None = None
-    daemon: Daemon | None = None
 
 
 def make(order: Order) -> None:
-    """Make ``memory``, ``state`` and ``registers`` in the directory. Raises what went wrong."""
+    """Make ``memory`` and ``state`` in the directory. Raises what went wrong."""
     apart(lambda: _freeze(order))
 
 
@@ -149,47 +145,18 @@ def _freeze(order: Order) -> None:
     state = os.open(
         f"{order.directory}/state", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400
     )
-    share = _empty_share(order) if order.machine.file_share else None
+    vm = _copy(order, memory) if order.base else boot(order, memory)
     try:
-        vm = _copy(order, memory) if order.base else boot(order, memory, share)
-        try:
-            _quieten(vm, order)
-            _save_registers(vm, order)
-            vm.save(state)
-        finally:
-            vm.stop()
+        _quieten(vm, order)
+        vm.save(state)
     finally:
-        if share is not None:
-            share.stop()
-            os.rmdir(f"{order.directory}/{_EMPTY}")
+        vm.stop()
     sparse.punch_zeroes(memory)
     os.fsync(memory)
     os.fsync(state)
 
 
-def _empty_share(order: Order) -> RunningShare:
-    """A daemon for the device to talk to, which nobody ever asks for a file."""
-    from kata.storage import share
-    from kata.storage.plan import Share
-
-    assert order.daemon is not None
-    path = f"{order.directory}/{_EMPTY}"
-    os.mkdir(path, 0o700)
-    source = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        shares = [Share(name=_EMPTY, source=path, readonly=True, is_directory=True)]
-        return share.start(shares, {_EMPTY: source}, order.daemon, directory=order.directory)
-    finally:
-        os.close(source)
-
-
-def _save_registers(vm: QemuVm, order: Order) -> None:
-    registers = vm.record() if order.machine.file_share else b""
-    with open(f"{order.directory}/registers", "xb") as file:
-        file.write(registers)
-
-
-def boot(order: Order, memory: int = -1, share: RunningShare | None = None) -> QemuVm:
+def boot(order: Order, memory: int = -1) -> QemuVm:
     """A guest that has begun to boot, cold, with ``memory`` for its memory."""
     from kata.hypervisors.interface import Bindings, Options
     from kata.hypervisors.qemu import driver
@@ -198,9 +165,8 @@ def boot(order: Order, memory: int = -1, share: RunningShare | None = None) -> Q
     machine = replace(order.machine, shared_memory=memory >= 0)
     options = Options(order.program, order.uid, scratch=order.directory)
     with IdleTaps(machine.nic_slots) as nics:
-        bindings = Bindings(memory=memory, nics=nics, share=share.vmm_fd if share else -1)
-        vm = driver.start(machine, bindings, options)
-        vm.wait_ready(order.boot_timeout, share.settle if share else lambda: None)
+        vm = driver.start(machine, Bindings(memory=memory, nics=nics), options)
+        vm.wait_ready(order.boot_timeout)
     return vm
 
 

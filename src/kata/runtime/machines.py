@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kata.oci.pods import Shape
     from kata.runtime.guest_image import GuestImage
     from kata.runtime.request import RunRequest
-    from kata.storage.share import Daemon
 
 _MOST_SLOTS = 24  # as many disks as a PCI bus takes beside what else is wired
 
@@ -109,7 +108,7 @@ def accelerate(
         from kata.runtime import freeze
 
         words = command_line(accelerator, settings.kernel_params)
-        tried = replace(machine, accelerator=accelerator, command_line=words, file_share=False)
+        tried = replace(machine, accelerator=accelerator, command_line=words)
         freeze.try_boot(tried, program, settings.uid_base, probe.PROBE_SECONDS)
 
     cache = f"{config.runtime.state_root}/cache"
@@ -143,27 +142,7 @@ def templates(config: Config, program: str) -> Templates:
         program=program,
         uid=config.hypervisor.uid_base,
         modules=config.agent.kernel_modules,
-        daemon=lambda: daemon(config),
     )
-
-
-def wires_share(config: Config) -> bool:
-    """Whether machines can have a file share wired."""
-    if config.shared_fs.kind == "none":
-        return False
-    return BY_MACHINE_TYPE[config.hypervisor.machine_type].wired_share
-
-
-def daemon(config: Config) -> Daemon:
-    """How the file share's daemon is run. Raises ``HostError`` if there is none."""
-    from kata.storage import virtiofsd
-    from kata.storage.share import Daemon
-
-    settings = config.shared_fs
-    return Daemon(
-        virtiofsd.find(settings.daemon), settings.cache, settings.extra_args,
-        f"{config.runtime.state_root}/cache/virtiofsd",
-    )  # fmt: skip
 
 
 def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) -> Launch:
@@ -203,7 +182,6 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
     )  # fmt: skip
     if config.runtime.internetworking_model != "none":
         machine = replace(machine, nic_slots=settings.nic_slots)
-    machine = replace(machine, file_share=wires_share(config))
     launch = accelerate(machine, config, image.kernel_release)
     if not config.factory.enable_template:
         return launch

@@ -179,7 +179,6 @@ class Sandbox:
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
             nics=self.network.fds if self.network else (),
-            registers=frozen.registers if frozen else b"",
         )
         options = Options(
             program=self._launch.program,
@@ -341,11 +340,10 @@ class Sandbox:
         if self._ready:
             return
         self._ready = True
-        timeout = float(self._config.hypervisor.boot_timeout)
-        self._vm.wait_ready(timeout, self._share.settle if self._share else lambda: None)
+        self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
         if self._share is not None:
-            if not self._launch.machine.file_share:
-                self._vm.plug_share()
+            self._share.settle()
+            self._vm.plug_share()
             self._share.close_vmm_fd()
             _thread.start_new_thread(self._watch_share, (self._share,))
         self._close_descriptors()

@@ -31,11 +31,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.machine.description import Machine
-    from kata.storage.share import Daemon
     from kata.wire.agent_api import PrepareRequest
 
-FORMAT = 2
-MANIFEST, MEMORY, STATE, REGISTERS = "manifest.json", "memory", "state", "registers"
+FORMAT = 1
+MANIFEST, MEMORY, STATE = "manifest.json", "memory", "state"
 _NEW, _LOCK = ".new-", ".lock-"
 _KEY_DIGITS = 16
 _MOST_STATE = 64 << 20  # bytes; what we make has less than one million
@@ -46,13 +45,12 @@ class Frozen:
     """Open descriptors of a template, for one start.
 
     ``memory`` is what the machine gets; if ``source`` is not -1, ``memory`` is an empty file of its
-    own that is filled from ``source`` while the VMM starts. ``registers``: of the wired share.
+    own that is filled from ``source`` while the VMM starts.
     """
 
     memory: int
     source: int
     state: int
-    registers: bytes = b""
 
     def close(self) -> None:
         """Close them; what is mapped stays mapped."""
@@ -84,7 +82,6 @@ class Template:
         """
         opened: list[int] = []
         try:
-            registers = _content(self.directory, REGISTERS)
             opened.append(os.open(f"{self.directory}/{STATE}", os.O_RDONLY | os.O_CLOEXEC))
             opened.append(os.open(f"{self.directory}/{MEMORY}", os.O_RDONLY | os.O_CLOEXEC))
             if private_copy:
@@ -96,24 +93,20 @@ class Template:
                 f"cannot open the template {self.key}", why=str(error), hint="kata factory destroy"
             ) from None
         state, memory, *own = opened
-        if own:
-            return Frozen(own[0], memory, state, registers)
-        return Frozen(memory, -1, state, registers)
+        return Frozen(own[0], memory, state) if own else Frozen(memory, -1, state)
 
 
 class Templates:
     """The templates under one directory, for one QEMU.
 
     ``uid`` is the user that QEMU runs as while a template is made; ``modules`` are kernel
-    modules loaded before it is frozen; ``daemon`` is there for machines with a wired share.
+    modules loaded before it is frozen.
     """
 
     def __init__(
-        self, root: str, *, program: str, uid: int, modules: Collection[str] = (),
-        daemon: Callable[[], Daemon] | None = None,
-    ) -> None:  # fmt: skip
+        self, root: str, *, program: str, uid: int, modules: Collection[str] = ()
+    ) -> None:
         self.root = root
-        self._daemon = daemon
         self._program = program
         self._uid = uid
         self._modules = tuple(modules)
@@ -206,9 +199,6 @@ class Templates:
         try:
             os.mkdir(workdir, 0o700)
             order = Order(machine, self._program, self._uid, self._modules, workdir)
-            if machine.file_share:
-                assert self._daemon is not None
-                order = replace(order, daemon=self._daemon())
             if of is not None:
                 order = replace(order, base=of.base.directory, disks=of.disks, root=of.root)
             make(order)
@@ -383,20 +373,15 @@ def _processor() -> str:
 
 def _files(directory: str) -> dict[str, object]:
     """The identity of a template's files: of the state its content, of the memory its inode."""
-    state, registers = _content(directory, STATE), _content(directory, REGISTERS)
+    with open(f"{directory}/{STATE}", "rb") as file:
+        state = file.read(_MOST_STATE)
     memory = os.stat(f"{directory}/{MEMORY}")
     return {
         "state": {"size": len(state), "crc32": crc32(state)},
-        "registers": {"size": len(registers), "crc32": crc32(registers)},
         "memory": {
             "size": memory.st_size, "mtime_ns": memory.st_mtime_ns, "inode": memory.st_ino,
         },
     }  # fmt: skip
-
-
-def _content(directory: str, name: str) -> bytes:
-    with open(f"{directory}/{name}", "rb") as file:
-        return file.read(_MOST_STATE)
 
 
 def _manifest(directory: str) -> dict[str, Any]:
@@ -421,7 +406,7 @@ def _flaw(directory: str, key: str) -> str:
         return f"a file cannot be read: {error.strerror}"
     if manifest.get("key") != key:
         return "its manifest is of another"
-    for name in (STATE, MEMORY, REGISTERS):
+    for name in (STATE, MEMORY):
         if manifest.get(name) != now[name]:
             return f'the file "{name}" has changed'
     return ""

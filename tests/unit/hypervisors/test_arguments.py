@@ -118,20 +118,6 @@ def test_no_path_of_the_host_is_ever_passed():
         assert not [word for word in arguments(MACHINE, wiring) if "/host" in word]
 
 
-def test_a_wired_share_is_there_at_boot_and_added_after_a_restore():
-    """QEMU restores no machine that has one; where it is, is the same either way."""
-    machine = replace(MACHINE, file_share=True, shared_memory=True)
-    added = share_device(machine)
-    [cold] = [w for w in option(arguments(machine, Wiring(share=True)), "-device") if "-fs-" in w]
-    restored = arguments(machine, Wiring(memory_file=True, restore=True, share=True))
-    assert not [word for word in option(restored, "-device") if "-fs-" in word]
-    assert set(cold.split(",")[1:]) == {f"{k}={v}" for k, v in added.items() if k != "driver"}
-    assert added["addr"] == "1e"
-    for words in (restored, arguments(machine, Wiring(share=True))):
-        assert option(words, "-qtest") == ["chardev:qtest"]
-    assert not option(arguments(MACHINE, Wiring(share=True)), "-qtest")
-
-
 def test_what_is_plugged_later_has_a_place():
     """On pc it is the root bus, on q35 a port that takes plugging."""
     assert share_device(MACHINE)["bus"] == "pci.0"

@@ -32,8 +32,6 @@ def made(templates, tmp_path):
         file.truncate(256 << 20)
     with open(f"{directory}/state", "wb") as file:
         file.write(os.urandom(5000))
-    with open(f"{directory}/registers", "wb") as file:
-        file.write(b"outl 0xcf8 0x0\n")
     manifest = {
         **json.loads(json.dumps(templates._facts(MACHINE))), **_files(directory), "key": key,
         "made_ns": 1, "kernel": str(kernel), "initrd": str(kernel), "layers": [],
@@ -68,12 +66,6 @@ def damage_state_byte(directory):
         byte = file.read(1)
         file.seek(2500)
         file.write(bytes([byte[0] ^ 1]))
-
-
-def damage_registers(directory):
-    """Another vector for an interrupt."""
-    with open(f"{directory}/registers", "ab") as file:
-        file.write(b"outl 0xcfc 0x0\n")
 
 
 def damage_state_size(directory):

@@ -15,11 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.machine.description import Machine
 
-AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD, SHARE_FD, PANEL_FD, FIRST_DISK_FD = 3, 4, 5, 6, 7, 8, 10
+AGENT_FD, CONSOLE_FD, QMP_FD, STATE_FD, SHARE_FD, FIRST_DISK_FD = 3, 4, 5, 6, 7, 10
 FIRST_TAP_FD, FIRST_VHOST_FD = 50, 60
 MEMORY_PATH, KERNEL_PATH, INITRD_PATH = "/memory", "/kernel", "/initrd"
 SHARE_PORT = "port0"  # root port of q35, for what is plugged later
-SHARE_SLOT = 0x1E  # of the first bus, for the share that is wired; q35's own devices have the last
 
 # Larger than any disk: then a clone's disk can be any size and the guest need not be told.
 _EMPTY = (f"driver=null-co,size={1 << 42},read-only=on",)
@@ -59,7 +58,8 @@ def arguments(machine: Machine, wiring: Wiring) -> list[str]:
     words += _memory(machine, wiring)
     words += _channels(machine)
     words += _devices(machine, wiring)
-    words += _share(machine, wiring)
+    if wiring.share:
+        words += ["-chardev", f"socket,id=share,fd={SHARE_FD}"]
     if wiring.restore:
         words += ["-incoming", "defer", "-S"]
     else:
@@ -127,20 +127,6 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     return words
 
 
-def _share(machine: Machine, wiring: Wiring) -> list[str]:
-    """The share's daemon, and the device if it is wired; that is set by way of a panel."""
-    words = []
-    if wiring.share:
-        words += ["-chardev", f"socket,id=share,fd={SHARE_FD}"]
-    if machine.file_share:
-        if not wiring.restore:  # QEMU restores no machine that has it: it is added then
-            options = ",".join(f"{key}={value}" for key, value in share_device(machine).items())
-            words += ["-device", options.removeprefix("driver=")]
-        words += ["-chardev", f"socket,id=qtest,fd={PANEL_FD}"]
-        words += ["-qtest", "chardev:qtest", "-qtest-log", "none"]
-    return words
-
-
 def _card(machine: Machine, slot: int, vhost: bool | None) -> list[str]:  # noqa: FBT001
     """A network card; ``vhost`` is None for one without a peer."""
     options = f"id=nic{slot},mac={mac_of(slot)}"
@@ -175,13 +161,12 @@ def _device(machine: Machine, name: str, options: str) -> str:
 
 
 def share_device(machine: Machine) -> dict[str, object]:
-    """The device of the file share, whose chardev is already there."""
+    """The arguments of ``device_add`` for the file share, whose chardev is already there."""
     bus = SHARE_PORT if machine.machine_type == "q35" else "pci.0"
-    device: dict[str, object] = {
+    return {
         "driver": "vhost-user-fs-pci", "id": "share", "chardev": "share", "tag": SHARE_TAG,
         "bus": bus,
     }  # fmt: skip
-    return device | ({"addr": f"{SHARE_SLOT:x}"} if machine.file_share else {})
 
 
 def more_memory(machine: Machine, slot: int, mib: int) -> dict[str, object]:

@@ -23,7 +23,6 @@ from kata.hypervisors.qemu.arguments import (
 )
 from kata.hypervisors.qemu.memory import Memory
 from kata.hypervisors.qemu.qmp import check
-from kata.hypervisors.qemu.replay import Gate, Panel, record
 from kata.hypervisors.qemu.watch import Pending, Watch
 from kata.linux import confine, fds
 from kata.linux.confine import Bind, Confinement
@@ -61,8 +60,6 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
             f"the template has {machine.nic_slots} network cards, {len(bindings.nics)} taps "
             "were given",
         )
-    if machine.file_share and bindings.share < 0:
-        raise HostError("the machine has a wired file share, and no daemon was given")
     wiring = Wiring(
         memory_file=bindings.memory >= 0,
         restore=bindings.state >= 0,
@@ -83,9 +80,6 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     for slot, tap, vhost in bindings.nics:
         optional |= {words.FIRST_TAP_FD + slot: tap, words.FIRST_VHOST_FD + slot: vhost}
     numbers |= {number: fd for number, fd in optional.items() if fd >= 0}
-    panel = fds.pair() if machine.file_share else None
-    if panel:
-        numbers[words.PANEL_FD] = panel[1].fileno()
     root = _Root(machine, wiring, options, memory)
     argv = [options.program, *arguments(machine, wiring)]
     try:
@@ -95,13 +89,11 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
         memory.done()
         raise
     finally:
-        for _, theirs in (agent, console, monitor, *([panel] if panel else ())):
+        for theirs in (agent[1], console[1], monitor[1]):
             theirs.close()
         os.close(errors_theirs)
     watch = Watch(process, monitor[0], console[0], errors_ours)
-    memory.fill()
-    switches = Panel(panel[0], bindings.registers) if panel else None
-    return QemuVm(machine, watch, agent[0], root, memory, switches)
+    return QemuVm(machine, watch, agent[0], root, memory, restore=wiring.restore)
 
 
 def wants_taps(machine: Machine, bindings: Bindings) -> bool:
@@ -133,7 +125,6 @@ class _Root:
         binds += memory.bind
         devices = ("/dev/kvm",) if machine.accelerator == "kvm" else ()
         self.program = options.program
-        self.restore = wiring.restore
         self.targets = [bind.target for bind in binds] + [link for link, _ in links]
         if devices:
             self.targets.append("/dev")
@@ -149,8 +140,8 @@ class QemuVm:
     """A QEMU process and its guest; see ``hypervisors.interface.Vm``."""
 
     def __init__(
-        self, machine: Machine, watch: Watch, agent: Socket, root: _Root, memory: Memory,
-        panel: Panel | None,
+        self, machine: Machine, watch: Watch, agent: Socket, root: _Root, memory: Memory, *,
+        restore: bool,
     ) -> None:  # fmt: skip
         self._machine = machine
         self._watch = watch
@@ -158,8 +149,7 @@ class QemuVm:
         self._agent_taken = False
         self._root = root
         self._memory = memory
-        self._panel = panel
-        self._restore = root.restore
+        self._restore = restore
         self._stopping = _thread.allocate_lock()
         self._ended = _thread.allocate_lock()
         self._watched = False
@@ -178,12 +168,9 @@ class QemuVm:
         ]
         settings = {"capabilities": capabilities}
         self._first.append(self._watch.start("migrate-set-capabilities", settings))
-        if self._restore and not self._memory.filling:
-            self._load()
-
-    def _load(self) -> None:
-        uri = {"uri": f"fd:{words.STATE_FD}"}
-        self._first.append(self._watch.start("migrate-incoming", uri))
+        if self._restore:
+            uri = {"uri": f"fd:{words.STATE_FD}"}
+            self._first.append(self._watch.start("migrate-incoming", uri))
 
     @property
     def agent(self) -> Socket:
@@ -201,11 +188,12 @@ class QemuVm:
         """The VMM's process id on the host."""
         return self._watch.process.pid
 
-    def wait_ready(self, timeout: float, last: Callable[[], None] = lambda: None) -> None:
+    def wait_ready(self, timeout: float) -> None:
         """See ``Vm.wait_ready``."""
         try:
+            self._memory.fill()
             self.process.confirm()
-            self._until_ready(time.monotonic() + timeout, last)
+            self._until_ready(time.monotonic() + timeout)
         except HypervisorError as error:
             if not self._watch.answered and not error.hint:
                 error.hint = _hint(self._root.program, self._machine.accelerator, error.why)
@@ -218,40 +206,21 @@ class QemuVm:
         self._ended.acquire()
         _thread.start_new_thread(self._follow, ())
 
-    def _until_ready(self, deadline: float, last: Callable[[], None]) -> None:
+    def _until_ready(self, deadline: float) -> None:
         watch, listener = self._watch, self.process.listener
         if listener >= 0:
             watch.register(listener, lambda: self._memory.give(self.process))
         while not watch.answered:
             self._turn(deadline)
-        if self._memory.filling:
-            self._memory.filled()
-            self._load()
         if listener >= 0:
             watch.forget(listener)
             self.process.close_listener()
         self._check_version()
         self._memory.done()
         confine.empty_root(self.process, self._root.targets)
-        last()
-        if self._panel is not None and self._restore:
-            while not watch.loaded:
-                self._turn(deadline)
-            self._put_share_back(self._panel, deadline)
         self._first.append(watch.start("cont"))
         while not watch.running:
             self._turn(deadline)
-
-    def _put_share_back(self, panel: Panel, deadline: float) -> None:
-        """Give the guest, which counts on it, the wired share that could not be saved."""
-        gate = Gate(panel)
-        added = self._watch.start("device_add", share_device(self._machine))
-        self._first.append(added)
-        while added.reply is None:
-            self._turn(deadline)
-        panel.replay(deadline - time.monotonic())
-        gate.open()
-        panel.close()
 
     def _turn(self, deadline: float) -> None:
         watch = self._watch
@@ -336,20 +305,6 @@ class QemuVm:
             self.execute("object-del", {"id": f"memory{slot}"})
             raise
 
-    def record(self) -> bytes:
-        """Stop the guest and take its wired share away; the registers a copy's will have.
-
-        Raises ``HypervisorError``.
-        """
-        assert self._panel is not None
-        self.pause()
-        registers = record(self._panel, words.SHARE_SLOT)
-        # pulled out behind the guest's back, for QEMU saves no machine that has it
-        self.execute("qom-set", {
-            "path": "/machine/peripheral/share", "property": "realized", "value": False,
-        })  # fmt: skip
-        return registers
-
     def save(self, state: int) -> None:
         """Write the state of all devices, without the memory, and stop for good.
 
@@ -387,7 +342,5 @@ class QemuVm:
                 raise HostError("QEMU does not die", why=f"process {self.pid}")
             self.process.close()
             self._watch.close()
-            if self._panel is not None:
-                self._panel.close()
             if not self._agent_taken:
                 self._agent.close()

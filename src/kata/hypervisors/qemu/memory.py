@@ -7,7 +7,6 @@ kernel cannot do that, QEMU sees a file in its root instead: a copy of its own.
 
 from __future__ import annotations
 
-import _thread
 import os
 
 from kata.errors import HostError
@@ -29,8 +28,6 @@ class Memory:
     def __init__(self, bindings: Bindings, options: Options) -> None:
         """Raises ``HostError`` if a copy is needed and cannot be made."""
         self._memory, self._source = bindings.memory, bindings.memory_source
-        self._filled = _thread.allocate_lock()  # held while a thread copies
-        self._failure = ""
         self._copy = ""
         self.bind: tuple[Bind, ...] = ()
         self.intercepted = self._memory >= 0 and seccomp_notify.available()
@@ -62,34 +59,13 @@ class Memory:
         self._source = -1
 
     def fill(self) -> None:
-        """Begin to copy the template's memory; QEMU may map it meanwhile, not restore devices.
-
-        Those look at their queues in it.
-        """
-        if self._source >= 0:
-            os.ftruncate(self._memory, os.fstat(self._source).st_size)
-            self._filled.acquire()
-            _thread.start_new_thread(self._fill, ())
-
-    @property
-    def filling(self) -> bool:
-        """Whether ``filled`` has something to wait for."""
-        return self._source >= 0
-
-    def _fill(self) -> None:
+        """Copy the template's memory, while QEMU comes up and until it asks for it."""
+        if self._source < 0:
+            return
         try:
             sparse.copy(self._source, self._memory)
         except OSError as error:
-            self._failure = str(error)
-        finally:
-            self._filled.release()
-
-    def filled(self) -> None:
-        """Wait until all of it is there. Raises ``HostError``."""
-        with self._filled:
-            self._source = -1
-        if self._failure:
-            raise HostError("cannot copy the template's memory", why=self._failure)
+            raise HostError("cannot copy the template's memory", why=str(error)) from None
 
     def give(self, process: Process) -> None:
         """Answer an intercepted call. Raises ``HostError``."""
@@ -101,9 +77,7 @@ class Memory:
                 raise HostError("cannot hand QEMU its memory", why=str(error)) from None
 
     def done(self) -> None:
-        """QEMU has it open, or will not: a copy needs no name, the descriptors are not used."""
-        with self._filled:
-            pass
+        """QEMU has it open: a copy needs no name any more."""
         if self._copy:
             try:
                 os.unlink(self._copy)

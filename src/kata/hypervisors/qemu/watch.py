@@ -77,7 +77,6 @@ class Watch:
         self.console, self.errors = Tail(CONSOLE_BYTES), Tail(ERROR_BYTES)
         self.death = ""
         self.running = False  # the guest has been let run
-        self.loaded = False  # all of a frozen state
         self.answered = False  # QEMU's main loop has answered something
         self._qmp = Qmp()
         self._monitor, self._console, self._errors = monitor, console, errors
@@ -213,8 +212,6 @@ class Watch:
     def _on_event(self, event: Event) -> None:
         if event.name == "RESUME":
             self.running = True
-        elif event.name == "MIGRATION":
-            self.loaded = event.data.get("status") == "completed"
         elif event.name == "SHUTDOWN":
             self._shutdown = str(event.data.get("reason", ""))[:100]
         for queue in self._queues.get(event.name, ()):
