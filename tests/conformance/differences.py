@@ -24,8 +24,9 @@ KATA: dict[str, str] = {
 
 # the references, which prove the suite: what runc 1.1.5 and crun 1.8.1, as Debian 12 has them, do
 # otherwise by design or by a fault of theirs
+_NOT_OURS = "a pipe is the caller's, who gives it to the mapped user"
 RUNC: dict[str, str] = {
-    "users.exec_opens_its_output": "a pipe is the caller's, who gives it to the mapped user",
+    "users.exec_opens_its_output": _NOT_OURS,
     # Go's start raises the soft limit of open files to the hard one: runc 4195, mended in 1.1.13
     "exec.filed_limits": "sometimes: an exec's limit of open files is lost in a race",
     "exec.filed_umask": "the mask of a process.json is ignored",
@@ -35,6 +36,7 @@ RUNC: dict[str, str] = {
     "hooks.hooks_of_start": EARLY,
 }
 CRUN: dict[str, str] = {
+    "users.exec_opens_its_output": _NOT_OURS,
     "errors.broken_config[args-none]": UNCHECKED,
     "errors.broken_config[args-text]": UNCHECKED,
     "errors.broken_config[cwd-none]": UNCHECKED,
