@@ -173,6 +173,8 @@ class Followed:
             volume.complaint = ""
         except tree.TooMuch:
             self._complain(volume, "it has become too large to be copied")
+        except FileNotFoundError:
+            return False  # it changes at this moment
         except OSError as error:
             self._complain(volume, error.strerror or str(error))
             return False

@@ -37,7 +37,7 @@ def words(old, new):
 
 
 def test_a_swap_is_kubelets():
-    """The new version is made, the link replaced, new names added, the rest removed, links first."""
+    """The new version comes, the link is replaced, names are added, the rest goes, links first."""
     old = nodes(
         directory("..1"), file("..1/a"), file("..1/b"), link("..data", b"..1"),
         link("a", b"..data/a"), link("b", b"..data/b"),
