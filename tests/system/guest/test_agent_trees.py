@@ -6,7 +6,7 @@ import time
 import pytest
 
 from kata.errors import InvalidInput, NotFound
-from kata.linux import inotify
+from kata.linux import inotify, syscalls
 from kata.runtime import follow
 from kata.storage import common, tree
 from kata.storage.plan import Share
@@ -164,3 +164,18 @@ def test_a_tree_that_is_none_is_refused(copied, guest):
     with pytest.raises(InvalidInput, match="no place in it"):
         guest.call("UpdateTree", api.UpdateTreeRequest(mount_point=point, nodes=bad))
     assert copied.inside("cat /vol/key") == "first"
+
+
+def test_the_host_can_unmount_it(copied):
+    """What is followed does not hold the host's mount: kubelet takes volumes away."""
+    os.close(copied.fd)
+    syscalls.mount("tmpfs", copied.path, "tmpfs")
+    try:
+        publish(copied.path, "..1", "mounted")
+        copied.fd = os.open(copied.path, os.O_PATH)
+        copied.follow()
+        copied.reads("mounted")
+        os.close(copied.fd)
+    finally:
+        syscalls.umount(copied.path)
+    copied.fd = os.open(copied.path, os.O_PATH)
