@@ -179,3 +179,13 @@ def test_the_host_can_unmount_it(copied):
     finally:
         syscalls.umount(copied.path)
     copied.fd = os.open(copied.path, os.O_PATH)
+
+
+def test_many_swaps_at_once(copied):
+    """Whatever was seen on the way, the last version is what stays, and nothing of the others."""
+    copied.follow()
+    for number in range(2, 200):
+        publish(copied.path, f"..{number}", f"version {number}")
+        time.sleep(0.0005 * (number % 40))  # at some of them it is quiet for long enough
+    copied.reads("version 199")
+    copied.reads("..199 ..data key", "ls -A /vol | xargs")
