@@ -385,6 +385,29 @@ def test_changes_on_the_host_are_seen(propagating):
     assert container.sh("cat /private/news") == "renamed\n"
 
 
+def test_configuration_that_is_swapped(suite):
+    """A read-only directory as kubelet makes it: the swapped link is seen, owners stay."""
+    folder = suite.folder()
+
+    def swap(version: str) -> None:
+        os.chown(write(f"{folder}/..{version}/key", f"{version}\n"), 1234, 5678)
+        os.symlink(f"..{version}", f"{folder}/..data_tmp")
+        os.rename(f"{folder}/..data_tmp", f"{folder}/..data")
+
+    swap("first")
+    os.symlink("..data/key", f"{folder}/key")
+    spec = config("sleep", "100000", mounts=(bind(folder, "/config", "rbind", "ro"),))
+    with suite.running(spec) as container:
+        words = "cat /config/key; stat -Lc %u:%g /config/key; touch /config/x 2>&1 || echo shut"
+        assert container.sh(words).split()[:2] == ["first", "1234:5678"]
+        assert container.sh(words).split()[-1] == "shut"
+        for version in ("second", "third"):
+            swap(version)
+            eventually(
+                lambda v=version: container.sh("cat /config/key") == f"{v}\n", "the new one", 5
+            )
+
+
 @pytest.mark.needs("rro")
 def test_recursive_read_only(suite, folder):
     """rro makes what is mounted below read-only too."""

@@ -118,9 +118,31 @@ def test_watched_configuration(pod, empty):
     swap(empty, "first")
     pod.up("watcher", "probe", "watch", "/vol", **volume(empty, readonly=True))
     pod.logged("watcher", "ready")
-    swap(empty, "second")
-    pod.logged("watcher", "saw ..data", timeout=10)
+    heard = ["ready"]
+    for version in ("second", "third"):
+        swap(empty, version)
+        heard += [f"saw {name}" for name in (f"..{version}", "..data_tmp", "..data")]
+        count = len(heard)
+        until(lambda count=count: len(pod.log("watcher")) >= count, 10)
+        assert [line.text for line in pod.log("watcher")] == heard
+        assert pod.sh("watcher", "cat /vol/..data/key") == version
+    later = pod.once("cat /other/..data/key", **volume(empty, "/other", readonly=True))
+    assert later.out == "third"
     pod.remove("watcher")
+
+
+def test_large_configuration_that_changes(pod, empty):
+    """A directory that is swapped like a ConfigMap, and larger than any, is read anew as well."""
+    with open(f"{empty}/large", "wb") as file:
+        file.truncate(2 << 20)
+    swap(empty, "first")
+    pod.up("reader", **volume(empty, readonly=True))
+    assert pod.sh("reader", "cat /vol/..data/key; echo; stat -c %s /vol/large").split() == [
+        "first", str(2 << 20),
+    ]  # fmt: skip
+    swap(empty, "second")
+    until(lambda: pod.sh("reader", "cat /vol/..data/key") == "second", 5)
+    pod.remove("reader")
 
 
 def test_watched_by_a_neighbour(pod, empty):

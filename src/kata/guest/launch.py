@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         PrepareRequest,
         Program,
         Seccomp,
+        UpdateTreeRequest,
     )
 
 _TRIES = 200  # for a control group to become empty once everything in it was killed
@@ -416,6 +417,10 @@ class Launcher:
         container.close()
         _remove_group(container.group)
         self._release(container)
+
+    def update_tree(self, request: UpdateTreeRequest) -> None:
+        """Change the files of a storage that containers have."""
+        self._storages.update(request.mount_point, request.nodes)
 
     def _release(self, container: Container) -> None:
         for point in reversed(container.storages):

@@ -349,6 +349,11 @@ class Agent:
         container.group.set(document(request.resources, "resources"))
         return Empty()
 
+    def update_tree(self, request: api.UpdateTreeRequest) -> Message:
+        """Change the files of a storage."""
+        self._launcher.update_tree(request)
+        return Empty()
+
     def pause(self, request: api.ContainerRequest) -> Outcome:
         """Freeze every process of a container."""
         return self._container(request.container_id).freeze(True)
@@ -387,5 +392,6 @@ _HANDLERS: dict[str, Callable[[Agent, Any], Message | Outcome]] = {
     "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,
     "ListProcesses": Agent.list_processes, "Stats": Agent.stats, "Update": Agent.update,
     "Pause": Agent.pause, "Resume": Agent.resume, "Delete": Agent.delete,
-    "UpdateNetwork": Agent.update_network, "Shutdown": Agent.shutdown,
+    "UpdateTree": Agent.update_tree, "UpdateNetwork": Agent.update_network,
+    "Shutdown": Agent.shutdown,
 }  # fmt: skip

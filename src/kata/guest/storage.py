@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import time
 
-from kata.errors import GuestError, InvalidInput
-from kata.guest import modules
+from kata.errors import GuestError, InvalidInput, NotFound
+from kata.guest import modules, tree
 from kata.guest.rootfs import failed
 from kata.linux import mounts, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kata.wire.agent_api import Storage
+    from kata.wire.agent_api import Node, Storage
 
 _BLOCK = "/sys/block"
 _WAIT_S, _STEP_S = 2.0, 0.02
@@ -30,6 +30,7 @@ class Storages:
     def __init__(self) -> None:
         self._users: dict[str, int] = {}
         self._disks: dict[str, str] = {}
+        self._trees: dict[str, dict[str, Node]] = {}  # what is in each
 
     def look_for_disks(self) -> None:
         """Learn the serials of the disks that are there; asking a disk costs a request to it."""
@@ -72,7 +73,18 @@ class Storages:
             self._users[point] = left
             return
         self._users.pop(point, None)
+        self._trees.pop(point, None)
         self.unmount(point)
+
+    def update(self, point: str, nodes: list[Node]) -> None:
+        """Make a mounted tree what it is to be from now on."""
+        if point not in self._trees:
+            raise NotFound(f'no tree at "{point[:256]}"')
+        wanted = tree.check(nodes)
+        try:
+            tree.apply(point, self._trees[point], wanted)
+        except OSError as error:
+            raise failed(f'tree at "{point}"', error) from None
 
     @staticmethod
     def unmount(point: str) -> None:
@@ -127,6 +139,17 @@ class Storages:
         options = mounts.parse(storage.options)
         mounts.mount(storage.source or "tmpfs", storage.mount_point, "tmpfs", options)
 
+    def _tree(self, storage: Storage) -> None:
+        point, wanted = storage.mount_point, tree.check(storage.nodes)
+        mounts.mount("tmpfs", point, "tmpfs", mounts.parse(storage.options))
+        made: dict[str, Node] = {}
+        try:
+            tree.apply(point, made, wanted)
+        except OSError:
+            self.unmount(point)
+            raise
+        self._trees[point] = made
+
     def _overlay(self, storage: Storage) -> None:
         for option in storage.options:
             key, _, path = option.partition("=")
@@ -146,6 +169,7 @@ _DRIVERS = {
     "tmpfs": Storages._tmpfs,
     "overlay": Storages._overlay,
     "bind": Storages._bind,
+    "tree": Storages._tree,
 }
 
 

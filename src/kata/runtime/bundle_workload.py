@@ -8,20 +8,21 @@ from kata.errors import InvalidInput
 from kata.runtime import bundle as bundles
 from kata.runtime.workload import exec_request, set_terminal
 from kata.storage import plan as storage
-from kata.storage.sources import pin
+from kata.storage.sources import pin, version
 from kata.wire import quickjson
 from kata.wire.agent_api import CreateContainerRequest
+from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
     from kata.runtime import control_api
     from kata.runtime.store import ContainerState
     from kata.storage.plan import Plan
     from kata.storage.sources import Source
-    from kata.wire.agent_api import ExecRequest, Seccomp
+    from kata.wire.agent_api import ExecRequest, Node, Seccomp
 
 
 class BundleWorkload:
@@ -79,10 +80,10 @@ class BundleWorkload:
 
         self._mounts = bundles.sort_mounts(self.spec, self.bundle, look)
         volumes = [
-            storage.Volume(
-                kept[v.source].path, v.destination, v.readonly, v.is_directory, v.options, v.ids
+            replace(v, source=kept[v.source].path, copy=copy)
+            for v, copy in zip(
+                self._mounts.volumes, _copies(self._mounts.volumes, kept), strict=True
             )
-            for v in self._mounts.volumes
         ]
         return storage.Directory(pinned[0].path), volumes, pinned
 
@@ -152,6 +153,31 @@ def _user(text: str) -> dict[str, int]:
 
 def _nobody(kind: str, path: str) -> str:
     raise InvalidInput(f'the {kind} namespace "{path}"', why="of no container in this sandbox")
+
+
+def _copies(
+    volumes: Iterable[storage.Volume], kept: dict[str, Source]
+) -> Iterator[tuple[Node, ...] | None]:
+    """For each volume what is in it, if it is a configuration that the guest is to have a copy of.
+
+    That is a directory with a link that is swapped, of which kubelet makes a few for each pod.
+    """
+    room = -1
+    for volume in volumes:
+        fd = kept[volume.source].fd
+        if not storage.may_be_copied(volume) or not version(fd):
+            yield None
+            continue
+        from kata.storage import tree
+
+        room = tree.MOST_BYTES if room < 0 else room
+        try:
+            nodes = tree.read(fd, room)
+        except (tree.TooMuch, OSError):
+            yield None  # the share has it
+        else:
+            room -= tree.size(nodes)
+            yield nodes
 
 
 _TMPFS_MAGIC = 0x01021994  # statfs(2)

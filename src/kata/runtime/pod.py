@@ -346,6 +346,7 @@ class PodSupervisor(Supervisor):
         except KataError as error:
             raise self._sandbox.explain(error) from None
         life.started.set()
+        self._sandbox.follow_files()
         if life is self._first:
             self._sandbox.limit()
         return Empty()

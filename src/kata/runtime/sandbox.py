@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from kata.network.namespace import Network
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
+    from kata.runtime.follow import Followed
     from kata.runtime.machines import Launch
     from kata.runtime.names import Names
     from kata.runtime.rpc import Call, Client
-    from kata.runtime.template import Frozen
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
     from kata.storage.plan import Plan, Share
@@ -78,6 +78,7 @@ class Sandbox:
         self._guest = ConfigureResponse()
         self._plans: dict[str, Plan] = {}
         self._common = Common()
+        self._followed: Followed | None = None
         self.network: Network | None = None
         self._names: Names | None = None
         self._growth = Growth(launch.machine)
@@ -171,7 +172,8 @@ class Sandbox:
         if shared:
             self._start_share(fresh, sources, entry)
         machine = replace(self._launch.machine, shared_memory=shared)
-        frozen = self._open_template(private_copy=shared)
+        template = self._launch.template
+        frozen = template.open(private_copy=shared) if template else None
         bindings = Bindings(
             memory=frozen.memory if frozen else -1,
             memory_source=frozen.source if frozen else -1,
@@ -241,10 +243,6 @@ class Sandbox:
         self._opened.append(fd)
         return fd
 
-    def _open_template(self, *, private_copy: bool) -> Frozen | None:
-        template = self._launch.template
-        return None if template is None else template.open(private_copy=private_copy)
-
     def _plan(self, workload: Workload) -> tuple[Plan, tuple[Share, ...], dict[str, int]]:
         """The files of a container, those to share from now on, and a descriptor for each name."""
         rootfs, volumes, pinned = workload.sources()
@@ -257,9 +255,22 @@ class Sandbox:
         fresh = plan.shares
         if workload.engine:  # others have no second container
             plan, fresh = self._common.take(plan, fds)
+            self._follow(plan.shares, fds)
         self._plans[workload.id] = plan
         self._share_mounted = self._share_mounted or bool(plan.shares)
         return plan, fresh, {share.name: fds[share.source] for share in fresh}
+
+    def _follow(self, shares: tuple[Share, ...], fds: dict[str, int]) -> None:
+        if any(share.copy is not None for share in shares):
+            from kata.runtime.follow import Followed
+
+            self._followed = self._followed or Followed()
+            self._followed.take(shares, fds)
+
+    def follow_files(self) -> None:
+        """From now on, the guest's copies of volumes are kept up to date."""
+        if self._followed is not None:
+            self._followed.start(self.client)
 
     def _start_share(
         self, shares: tuple[Share, ...], sources: dict[str, int], entry: Entry
@@ -316,6 +327,7 @@ class Sandbox:
         """Take the files of a container out of the share, once the guest has let go of them."""
         plan = self._plans.pop(container_id, None)
         gone = self._common.drop(plan) if plan is not None and self._first.engine else ()
+        gone = self._followed.drop(gone) if self._followed is not None else gone
         if gone and self._share is not None:
             self._share.remove(gone)
 
@@ -390,15 +402,12 @@ class Sandbox:
         assert self._client is not None
         for _ in range(2):
             before = time.monotonic_ns()
-            request = SetClockRequest(realtime_ns=time.time_ns() + self._delay_ns())
+            request = SetClockRequest(realtime_ns=time.time_ns() + self._round_trip_ns // 2)
             answer = self._client.call("SetClock", request)
             assert isinstance(answer, ClockResponse)
             self._round_trip_ns = time.monotonic_ns() - before
 
     _round_trip_ns = 0
-
-    def _delay_ns(self) -> int:
-        return self._round_trip_ns // 2
 
     def settle(self) -> None:
         """What need not be done before the container runs."""
@@ -474,6 +483,8 @@ class Sandbox:
             self._vm.stop()
         if self._client is not None:
             self._client.close()
+        if self._followed is not None:
+            self._followed.close()
         if self._names is not None:
             self._names.close()
         if self._share is not None:

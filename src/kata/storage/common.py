@@ -4,7 +4,8 @@ A socket, a lock or a watch on a file is that of an *inode*; two entries of the 
 directory of the host would be two of them to the guest's kernel. So the same source gets the same
 name, is served until the last container with it is gone, and a directory is mounted once in the
 guest, for all: each mount namespace that looks into the share by itself gets file systems of its
-own there. The rule: what is mounted over a source, or there instead of it, is another source.
+own there. A copy, in a tmpfs of the guest, is made once likewise. The rule: what is mounted over a
+source, or there instead of it, is another source.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
     from kata.storage.plan import Plan, Share
 
-    Key: TypeAlias = tuple[str, bool, bool, int, int]
+    Key: TypeAlias = tuple[str, bool, bool, bool, int, int]
 
 _POINTS = "/run/kata/volumes"  # where the guest has them
+_COPY_SIZE = "size=8m"  # the old and the new, twice of ``tree.MOST_LATER``, pages half full
 ROOT = "-rootfs"  # ends the names of root file systems: each is one container's
 
 
@@ -36,7 +38,7 @@ class Common:
         self._users: dict[str, int] = {}
 
     def take(self, plan: Plan, fds: Mapping[str, int]) -> tuple[Plan, tuple[Share, ...]]:
-        """A container's plan with common names, and those of its shares that are new.
+        """A container's plan with common names, and what of it is to be served from now on.
 
         ``fds`` has an O_PATH descriptor for each source.
         """
@@ -48,19 +50,16 @@ class Common:
                 name = self._names.setdefault(_key(share, fds[share.source]), name)
             renamed[share.name] = name
             kept[name] = replace(share, name=name)
-        fresh = tuple(share for name, share in kept.items() if name not in self._users)
+        fresh = tuple(
+            share for name, share in kept.items() if name not in self._users and share.copy is None
+        )
         for name in kept:
             self._users[name] = self._users.get(name, 0) + 1
         points = {
-            name: f"{_POINTS}/{name}" for name, share in kept.items()
+            name: point_of(name) for name, share in kept.items()
             if share.is_directory and not name.endswith(ROOT)
         }  # fmt: skip
-        storages = tuple(
-            Storage(
-                driver="bind", source=f"{SHARED}/{name}", options=["rbind"], mount_point=point
-            )
-            for name, point in points.items()
-        )
+        storages = tuple(_storage(kept[name], point) for name, point in points.items())
         mounts = []
         for mount in plan.mounts:
             name = renamed[mount["source"].rpartition("/")[2]]
@@ -83,6 +82,22 @@ class Common:
         return tuple(gone)
 
 
+def point_of(name: str) -> str:
+    """Where the guest has a directory of this name."""
+    return f"{_POINTS}/{name}"
+
+
+def _storage(share: Share, point: str) -> Storage:
+    if share.copy is None:
+        source = f"{SHARED}/{share.name}"
+        return Storage(driver="bind", source=source, options=["rbind"], mount_point=point)
+    return Storage(
+        driver="tree", options=[_COPY_SIZE, "nosuid", "nodev"], mount_point=point,
+        nodes=list(share.copy),
+    )  # fmt: skip
+
+
 def _key(share: Share, fd: int) -> Key:
     status = os.fstat(fd)
-    return share.source, share.readonly, share.recursive, status.st_dev, status.st_ino
+    copied = share.copy is not None
+    return share.source, share.readonly, share.recursive, copied, status.st_dev, status.st_ino

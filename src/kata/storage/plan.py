@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
+    from kata.wire.agent_api import Node
+
 SHARE_TAG = "kata"
 SHARED = "/run/kata/shared"  # where the guest has the share
 _LAYERS = "/run/kata/layers"  # short: all of an overlay's lower directories must fit in a page
@@ -49,7 +51,8 @@ class Volume:
     """A file or directory of the host (absolute ``source``) seen at ``destination``.
 
     ``options`` are those of an OCI bind mount; ``ro`` among them counts as ``readonly``.
-    ``ids`` are what its files' owners are mapped by, on the host.
+    ``ids`` are what its files' owners are mapped by, on the host. ``copy`` is what is in it, if
+    it is to be copied (``may_be_copied``) and was small enough.
     """
 
     source: str
@@ -58,6 +61,7 @@ class Volume:
     is_directory: bool = True
     options: tuple[str, ...] = ()
     ids: Ids | None = None
+    copy: tuple[Node, ...] | None = None
 
 
 @record
@@ -81,7 +85,7 @@ class Layer:
 
 @record
 class Share:
-    """A file or directory of the host under ``name`` in the share."""
+    """A file or directory of the host under ``name`` in the share; or beside it, as a ``copy``."""
 
     source: str
     name: str
@@ -89,6 +93,7 @@ class Share:
     is_directory: bool
     recursive: bool = True
     ids: Ids | None = None
+    copy: tuple[Node, ...] | None = None
 
 
 @record
@@ -151,12 +156,15 @@ def _volumes(
     for number, volume in enumerate(volumes):
         _absolute("volume", volume.source)
         _absolute("volume destination", volume.destination)
-        readonly = volume.readonly or "ro" in volume.options or "rro" in volume.options
+        readonly = _is_readonly(volume)
         recursive = "bind" not in volume.options or "rbind" in volume.options
         name = f"{container_id}-{number}"
         shares.append(
-            Share(volume.source, name, readonly, volume.is_directory, recursive, volume.ids)
-        )
+            Share(
+                volume.source, name, readonly, volume.is_directory, recursive, volume.ids,
+                volume.copy if may_be_copied(volume) else None,
+            )
+        )  # fmt: skip
         options = ["rbind" if recursive else "bind"]
         options += ["ro"] if readonly else []
         options += [o for o in volume.options if o not in _HOST_ONLY]
@@ -165,6 +173,15 @@ def _volumes(
             "options": options,
         })  # fmt: skip
     return shares, mounts
+
+
+def _is_readonly(volume: Volume) -> bool:
+    return volume.readonly or "ro" in volume.options or "rro" in volume.options
+
+
+def may_be_copied(volume: Volume) -> bool:
+    """Whether a copy in the guest can stand for a volume: nobody inside may write to it."""
+    return volume.is_directory and volume.ids is None and _is_readonly(volume)
 
 
 def _absolute(what: str, path: str) -> None:

@@ -47,6 +47,14 @@ def pin(path: str, *, create: bool = False) -> Source:
     return Source(os.readlink(f"/proc/self/fd/{fd}"), fd, is_directory)
 
 
+def version(fd: int) -> str:
+    """Where the link leads that kubelet swaps when a configuration changes; "" without one."""
+    try:
+        return os.readlink("..data", dir_fd=fd)
+    except OSError:
+        return ""
+
+
 def _open(path: str, *, create: bool) -> int:
     try:
         return os.open(path, _FLAGS)

@@ -67,11 +67,27 @@ class ConfigureResponse(Message):
     cpus: int = uint32(5)
 
 
+class Node(Message):
+    """A directory, regular file or symbolic link of a tree, with its kind in ``mode`` (st_mode).
+
+    ``path`` is below the tree's top, which itself is "". ``content`` is a file's, or where a link
+    leads; ``mtime_ns`` counts for files alone.
+    """
+
+    path: str = string(1)
+    mode: int = uint32(2)
+    uid: int = uint32(3)
+    gid: int = uint32(4)
+    mtime_ns: int = int64(5)
+    content: bytes = bytes_(6)
+
+
 class Storage(Message):
     """Something to mount in the guest, outside any container, before the container is made.
 
     ``driver``: ``blk`` (``source`` is the serial of a virtio-blk disk), ``virtio-fs`` (``source``
-    is a tag), ``tmpfs``, ``overlay`` or ``bind`` (``source`` is a guest path). ``options`` are
+    is a tag), ``tmpfs``, ``overlay``, ``bind`` (``source`` is a guest path) or ``tree`` (a tmpfs
+    with ``nodes``, parents first, which ``UpdateTree`` changes). ``options`` are
     mount options as in fstab. Mounted at ``mount_point``, which is made.
     """
 
@@ -80,6 +96,7 @@ class Storage(Message):
     fstype: str = string(3)
     options: list[str] = repeated(string(4))
     mount_point: str = string(5)
+    nodes: list[Node] = repeated(nested(Node, 6))
 
 
 class Seccomp(Message):
@@ -239,6 +256,16 @@ class UpdateRequest(Message):
     resources: bytes = bytes_(2)
 
 
+class UpdateTreeRequest(Message):
+    """All that is to be in a storage ``tree`` from now on; who watches it is told as on the host.
+
+    What is new is there in full before a link leads to it, and what is replaced is so at once.
+    """
+
+    mount_point: str = string(1)
+    nodes: list[Node] = repeated(nested(Node, 2))
+
+
 class NetworkAddress(Message):
     """An address of an interface; ``scope`` is the kernel's number, ``peer`` the other end's."""
 
@@ -354,6 +381,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Pause": (ContainerRequest, Empty),
     "Resume": (ContainerRequest, Empty),
     "Delete": (DeleteRequest, Empty),
+    "UpdateTree": (UpdateTreeRequest, Empty),
     "UpdateNetwork": (UpdateNetworkRequest, Empty),
     "Resolve": (ResolveRequest, Empty),
     "Events": (Empty, Empty),

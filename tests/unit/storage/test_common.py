@@ -6,6 +6,7 @@ import pytest
 
 from kata.storage.common import Common
 from kata.storage.plan import Directory, Volume, plan
+from kata.wire.agent_api import Node
 
 
 @pytest.fixture
@@ -96,3 +97,31 @@ def test_what_is_served_otherwise_is_another(sources):
     os.close(fd)
     names.add(taken.mounts[0]["source"])
     assert len(names) == 4
+
+
+def test_a_copy_is_made_once_and_not_served(sources):
+    """The guest has one tree for all who have the source; what is served is a source of its own."""
+    common = Common()
+    fds = sources("one", "two", "three", "data")
+    root = sources.root
+    copy = (Node(mode=0o40755), Node(path="..data", mode=0o120777, content=b"..1"))
+
+    def take(container, **how):
+        volume = Volume(f"{root}/data", "/v", options=("ro",), **how)
+        return common.take(plan(container, Directory(f"{root}/{container}"), [volume]), fds)
+
+    first, fresh = take("one", copy=copy)
+    assert [s.name for s in fresh] == ["one-rootfs"]
+    assert first.shares[1].copy == copy
+    point = "/run/kata/volumes/one-0"
+    assert first.mounts[0]["source"] == point
+    made = first.storages[-1]
+    assert (made.driver, made.mount_point, tuple(made.nodes)) == ("tree", point, copy)
+    second, fresh = take("two", copy=copy)
+    assert [s.name for s in fresh] == ["two-rootfs"]
+    assert second.mounts[0]["source"] == point
+    served, fresh = take("three")
+    assert [s.name for s in fresh] == ["three-rootfs", "three-0"]
+    assert served.storages[-1].driver == "bind"
+    assert [s.name for s in common.drop(first)] == ["one-rootfs"]
+    assert [s.name for s in common.drop(second)] == ["two-rootfs", "one-0"]

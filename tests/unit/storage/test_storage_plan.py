@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kata.errors import InvalidInput, Unsupported
-from kata.storage.plan import Directory, Limits, Share, Volume, plan
-from kata.wire.agent_api import Storage
+from kata.storage.plan import Directory, Ids, Limits, Share, Volume, plan
+from kata.wire.agent_api import Node, Storage
 
 
 def layers(count):
@@ -125,3 +125,19 @@ def test_requests_without_sense_are_refused(make):
     """Names that are paths, no layers, relative paths: refused before anything is done."""
     with pytest.raises(InvalidInput):
         make()
+
+
+@pytest.mark.parametrize(
+    ("how", "copied"),
+    [
+        ({"options": ("ro",)}, True), ({"readonly": True}, True), ({"options": ("rro",)}, True),
+        ({}, False), ({"options": ("rw",)}, False),
+        ({"readonly": True, "is_directory": False}, False),
+        ({"readonly": True, "ids": Ids((), ())}, False),
+    ],
+)  # fmt: skip
+def test_only_what_nobody_writes_to_is_copied(how, copied):
+    """A copy stands for a read-only directory whose owners are as they are."""
+    node = Node(mode=0o40755)
+    (share,) = plan("c", layers(1), [Volume("/s", "/d", copy=(node,), **how)]).shares
+    assert share.copy == ((node,) if copied else None)
