@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kata.network.namespace import Network
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
+    from kata.runtime.forward import Forwarder
     from kata.runtime.machines import Launch
     from kata.runtime.names import Names
     from kata.runtime.rpc import Call, Client
@@ -80,6 +81,7 @@ class Sandbox:
         self._common = Common()
         self.network: Network | None = None
         self._names: Names | None = None
+        self._forwarder: Forwarder | None = None
         self._growth = Growth(launch.machine)
         self._growing = _thread.allocate_lock()
         self.create_timeout = float(config.agent.create_container_timeout)
@@ -229,6 +231,14 @@ class Sandbox:
             from kata.runtime.names import Names
 
             self._names = Names(self.client, self._first.network, failed)
+
+    def forward_ports(self) -> None:
+        """From now on, localhost in the sandbox's namespace is the guest's. Raises ``HostError``."""
+        with self._ending:
+            if not self._stopping and self.network is not None:
+                from kata.runtime.forward import Forwarder
+
+                self._forwarder = Forwarder(self.client, self._first.network)
 
     def _open(self, path: str) -> int:
         try:
@@ -476,8 +486,9 @@ class Sandbox:
             self._vm.stop()
         if self._client is not None:
             self._client.close()
-        if self._names is not None:
-            self._names.close()
+        for served in (self._names, self._forwarder):
+            if served is not None:
+                served.close()
         if self._share is not None:
             self._share.stop()
         if self.network is not None:
