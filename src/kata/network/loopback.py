@@ -1,7 +1,7 @@
 """The loopback of a sandbox's network namespace on the host: who connects there means a container.
 
     loopback = Loopback(namespace)
-    for listener in loopback.listeners: ...      # accepted: getsockname() has the port that is meant
+    for listener in loopback.listeners: ...     # getsockname() of what is accepted: the port meant
     loopback.close()
 
 The one rule: a port that somebody listens at in the namespace stays theirs.

@@ -1,8 +1,8 @@
 """Ports of containers at the loopback of the sandbox's namespace on the host, as under runc.
 
-containerd's port forwarding, and whoever else enters the namespace, connects to localhost there; each
-connection is passed on by a stream to the agent, which connects in the guest. The rules: one thread
-serves them all and never waits for one; the guest is believed no more than its windows allow.
+containerd's port forwarding, and whoever else enters the namespace, connects to localhost there.
+Each connection is passed on by a stream to the agent, which connects in the guest. The rules: one
+thread serves them all and waits for none; the guest gets and gives what the windows allow.
 """
 
 from __future__ import annotations

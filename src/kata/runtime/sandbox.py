@@ -233,7 +233,7 @@ class Sandbox:
             self._names = Names(self.client, self._first.network, failed)
 
     def forward_ports(self) -> None:
-        """From now on, localhost in the sandbox's namespace is the guest's. Raises ``HostError``."""
+        """From now on, localhost in the sandbox's namespace is the guest's. As ``Forwarder``."""
         with self._ending:
             if not self._stopping and self.network is not None:
                 from kata.runtime.forward import Forwarder

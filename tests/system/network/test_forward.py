@@ -32,6 +32,11 @@ def opened() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def threads_of_ours() -> int:
+    """How many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
 def listen(namespace: Namespace, address: str, port: int) -> socket.socket:
     """A listener in a namespace."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -139,7 +144,7 @@ def test_nobody_there_ends_the_connection_at_once(pair, pod):
 
 
 def test_a_port_of_the_namespace_stays_its_own(pair, pod, outside):
-    """What listens in the namespace, at any address of it, is not taken away; nor other addresses."""
+    """What listens in the namespace is not taken away; nor are other addresses."""
     with listen(outside, "0.0.0.0", 8100), listen(pod, "0.0.0.0", 8100) as own:
         with connect(pod, V4, 8100):
             peer, _ = own.accept()
@@ -231,20 +236,41 @@ def test_all_ends_with_the_guest(directory, pod, outside):
     """When the agent goes, connections are reset, descriptors and filters are gone."""
     need_root()
     state, before = pod.state(), opened()
+    threads = threads_of_ours()
     made = Pair(directory, pod, outside)
-    with listen(outside, V4, 8100) as listener:
-        with connect(pod, V4, 8100) as client:
+    try:
+        with listen(outside, V4, 8100) as listener, connect(pod, V4, 8100) as client:
             peer, _ = listener.accept()
             with peer:
                 made.agent.process.kill()
                 with pytest.raises(ConnectionResetError):
                     client.recv(1)
-        until(lambda: pod.state() == state)  # it hears of it by itself
-        with pytest.raises(ConnectionRefusedError):
-            connect(pod, V4, 8100)
-    made.close()
+    finally:
+        made.close()
     made.forwarder.close()
+    assert pod.state() == state
+    with pytest.raises(ConnectionRefusedError):
+        connect(pod, V4, 8100)
     assert opened() <= before
+    until(lambda: threads_of_ours() <= threads)
+
+
+def test_all_ends_with_the_host(directory, pod, outside):
+    """Closing resets what is connected, at both ends."""
+    need_root()
+    made = Pair(directory, pod, outside)
+    try:
+        with listen(outside, V4, 8100) as listener, connect(pod, V4, 8100) as client:
+            peer, _ = listener.accept()
+            with peer:
+                made.forwarder.close()
+                for end in (client, peer):
+                    end.settimeout(5)
+                    with pytest.raises(ConnectionResetError):
+                        end.recv(1)
+        assert made.alive()
+    finally:
+        made.close()
 
 
 def test_what_makes_no_sense_is_refused(pair):
