@@ -51,8 +51,6 @@ ROWS: dict[str, Row] = {
 NOT_DONE: dict[str, str] = {
     "test_processes_of_a_target": "a container in the PID namespace of another (`kubectl debug "
     "--target`) sees processes of its own only",
-    "test_port_forward": "ports are not forwarded: containerd connects to the loopback of the "
-    "pod's network namespace on the host, where nothing listens",
 }
 
 

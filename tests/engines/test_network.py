@@ -1,9 +1,12 @@
 """The engines' networks: published ports, names, addresses, settings, two services."""
 
+import os
 import socket
+import time
 
 import pytest
 
+from kata.linux.namespaces import Inside
 from support.engines import IMAGE
 
 SERVE = "echo page >/tmp/index.html; exec httpd -f -p 80 -h /tmp"
@@ -36,6 +39,35 @@ def test_published_ports(engine):
     engine.end(name)
     with pytest.raises(ConnectionRefusedError):
         engine.place.connect(18080)
+
+
+def test_localhost_of_the_namespace(engine):
+    """Who enters the container's network namespace on the host has its ports at localhost."""
+    engine.up(IMAGE, "sh", "-c", SERVE.replace("-p 80", "-p 127.0.0.1:80"), name="own")
+    path = f"/proc/{engine.inspect('own')['State']['Pid']}/ns/net"
+    namespace = os.open(path, os.O_RDONLY)
+    try:
+        assert _asked_inside(namespace, time.monotonic() + 20).endswith(b"page\n")
+    finally:
+        os.close(namespace)
+    engine.end("own")
+
+
+def _asked_inside(namespace: int, latest: float) -> bytes:
+    """What is answered at localhost of a namespace, as soon as somebody answers."""
+    while True:
+        with Inside(namespace):
+            sock = socket.socket()
+        with sock:
+            sock.settimeout(20)
+            try:
+                sock.connect(("127.0.0.1", 80))
+                sock.sendall(REQUEST)
+                with sock.makefile("rb") as file:
+                    return file.read()
+            except ConnectionError:
+                assert time.monotonic() < latest
+        time.sleep(0.1)
 
 
 def test_two_containers_on_a_network(engine):

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kata.guest.forward import Forward
     from kata.guest.loop import Loop
     from kata.guest.resolver import Resolver
     from kata.guest.streams import Stream
@@ -40,7 +41,7 @@ class Channel:
         self._blocked = False  # the host takes no more for now
         self._armed = False  # we are told when it does
         self._waiting: deque[Callable[[], None]] = deque()
-        self.streams: dict[int, Stream | Resolver] = {}  # that are open, by their number
+        self.streams: dict[int, Stream | Resolver | Forward] = {}  # that are open, by their number
         self.closed = False
         os.set_blocking(fd, False)
         loop.watch(fd, EPOLLIN, self._ready)

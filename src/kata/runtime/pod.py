@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from kata.wire import agent_api
     from kata.wire.agent_api import CreateContainerRequest
 
-_CLOCK_S = 0.2
+_SETTLED_S = 0.2
 _LATEST_S = 5.0
 
 
@@ -111,7 +111,7 @@ class PodSupervisor(Supervisor):
         self._made(life, container, request.pid)
         sandbox.follow_network(_warn, self._look_at_names)
         gc.enable()
-        _thread.start_new_thread(self._set_clock, ())
+        _thread.start_new_thread(self._settle, ())
 
     def _look_at_names(self) -> None:
         """Pass queries on as soon as a container's resolv.conf names the engine's resolver.
@@ -132,13 +132,17 @@ class PodSupervisor(Supervisor):
         outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
         container.attach(container.init, fds, outputs=outputs)
 
-    def _set_clock(self) -> None:
-        """Once more, when the guest answers quickly enough for it to be exact."""
-        time.sleep(_CLOCK_S)
+    def _settle(self) -> None:
+        """What nobody waits for: the clock, now that the guest answers quickly; ports."""
+        time.sleep(_SETTLED_S)
         try:
             self._sandbox.correct_clock()
         except KataError:
-            pass  # the end of the guest is reported where its containers are waited for
+            return  # the end of the guest is reported where its containers are waited for
+        try:
+            self._sandbox.forward_ports()
+        except KataError as error:
+            _warn(error)
 
     def _made(self, life: Lifetime, container: Container, pid: int) -> None:
         """A container waits in the guest for its start."""

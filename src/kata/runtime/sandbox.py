@@ -18,6 +18,7 @@ from kata.resources.group import create
 from kata.resources.plan import for_engine, for_machine
 from kata.runtime.growth import Growth
 from kata.runtime.uids import UserId
+from kata.runtime.uplink import Uplink
 from kata.storage import plan as storage
 from kata.storage.common import Common
 from kata.wire.agent_api import (
@@ -37,12 +38,10 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
-    from kata.network.namespace import Network
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.follow import Followed
     from kata.runtime.machines import Launch
-    from kata.runtime.names import Names
     from kata.runtime.rpc import Call, Client
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
@@ -79,8 +78,7 @@ class Sandbox:
         self._plans: dict[str, Plan] = {}
         self._common = Common()
         self._followed: Followed | None = None
-        self.network: Network | None = None
-        self._names: Names | None = None
+        self._uplink = Uplink()
         self._growth = Growth(launch.machine)
         self._growing = _thread.allocate_lock()
         self.create_timeout = float(config.agent.create_container_timeout)
@@ -167,7 +165,10 @@ class Sandbox:
             (NO_FILES, (), {}) if deferred else self._plan(self._first)
         )
         if self._first.network >= 0:
-            self._connect_network(self._first.network)
+            self._uplink.open(
+                self._first.network, model=runtime.internetworking_model,
+                slots=self._launch.machine.nic_slots,
+            )  # fmt: skip
         shared = deferred or bool(plan.shares)
         if shared:
             self._start_share(fresh, sources, entry)
@@ -180,7 +181,7 @@ class Sandbox:
             state=frozen.state if frozen else -1,
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
-            nics=self.network.fds if self.network else (),
+            nics=self._uplink.network.fds if self._uplink.network else (),
         )
         options = Options(
             program=self._launch.program,
@@ -194,42 +195,25 @@ class Sandbox:
         self._frozen = frozen
         self._marks.mark("spawned")
 
-    def _connect_network(self, namespace: int) -> None:
-        """Make taps in the sandbox's namespace, for the links that are there or will be."""
-        from kata.network.namespace import Network
-
-        network = Network(
-            namespace, model=self._config.runtime.internetworking_model,
-            slots=self._launch.machine.nic_slots,
-        )  # fmt: skip
-        self.network = network.__enter__()
-
     def tell_network(self) -> Call | None:
         """Tell the guest of its network, as it is now; its answer. Before the first container."""
-        if self.network is None:
-            return None
-        from kata.runtime import networking
-
         assert self._vm is not None
-        self.network.refresh()
-        return networking.tell(self.network, self._vm, self.client)
+        return self._uplink.tell(self._vm, self.client)
 
     def follow_network(
         self, failed: Callable[[KataError], None], told: Callable[[], None]
     ) -> None:
         """From now on, tell the guest of what changes; ``told`` is called after it."""
-        if self.network is not None:
-            from kata.runtime import networking
-
-            assert self._vm is not None
-            networking.follow(self.network, self._vm, self.client, failed, told)
+        assert self._vm is not None
+        self._uplink.follow(self._vm, self.client, failed, told)
 
     def resolve_names(self, failed: Callable[[KataError], None]) -> None:
         """From now on, the engine's resolver in the sandbox's namespace answers the guest."""
-        if self._names is None and self.network is not None:
-            from kata.runtime.names import Names
+        self._uplink.resolve_names(self.client, failed)
 
-            self._names = Names(self.client, self._first.network, failed)
+    def forward_ports(self) -> None:
+        """From now on, localhost in the sandbox's namespace is the guest's. As ``Forwarder``."""
+        self._uplink.forward_ports(self.client)
 
     def _open(self, path: str) -> int:
         try:
@@ -485,12 +469,10 @@ class Sandbox:
             self._client.close()
         if self._followed is not None:
             self._followed.close()
-        if self._names is not None:
-            self._names.close()
+        self._uplink.close_services()
         if self._share is not None:
             self._share.stop()
-        if self.network is not None:
-            self.network.close()
+        self._uplink.close()
         self._close_descriptors()
         if self._uid is not None:
             self._uid.release()

@@ -173,7 +173,7 @@ class ShimSupervisor(PodSupervisor):
             self._make_first()
         sandbox.follow_network(_warn, self._look_at_names)
         gc.enable()
-        _thread.start_new_thread(self._set_clock, ())
+        _thread.start_new_thread(self._settle, ())
         _thread.start_new_thread(self._listen_to_guest, ())
 
     def _hold(self) -> None:

@@ -353,6 +353,25 @@ class NameMessage(Message):
     message: bytes = bytes_(3)
 
 
+class ForwardRequest(Message):
+    """Connect to a port of the loopback that containers share, by IPv4 or else by IPv6.
+
+    The stream carries a ``ForwardMessage`` in each data frame, both ways alike. It ends with a
+    ``StreamResponse`` when both directions have, with an error when the connection is refused or
+    reset, and when the host closes its direction, which resets the connection.
+    """
+
+    port: int = uint32(1)
+
+
+class ForwardMessage(Message):
+    """Bytes of a connection, a window grant (``flow``) for those of the other way, the last."""
+
+    data: bytes = bytes_(1)
+    grant: bytes = bytes_(2)
+    end: bool = boolean(3)
+
+
 class GuestEvent(Message):
     """Something that happened: ``oom`` (a container), more to come; a data frame of ``Events``."""
 
@@ -384,10 +403,11 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "UpdateTree": (UpdateTreeRequest, Empty),
     "UpdateNetwork": (UpdateNetworkRequest, Empty),
     "Resolve": (ResolveRequest, Empty),
+    "Forward": (ForwardRequest, StreamResponse),
     "Events": (Empty, Empty),
     "Shutdown": (Empty, Empty),
 }
-STREAMING = frozenset(("WriteInput", "ReadOutput", "Events", "Resolve"))
+STREAMING = frozenset(("WriteInput", "ReadOutput", "Events", "Resolve", "Forward"))
 
 
 def api_hash() -> str:
