@@ -338,10 +338,11 @@ def _accepted(listener) -> object:
         return sock.getsockname()
 
 
-def test_filters_of_others_stay(pod):
+@pytest.mark.parametrize("kind", ["clsact", "ingress"])
+def test_filters_of_others_stay(pod, kind):
     """A place for filters that was there is used, and left as it was."""
     need_root()
-    pod("tc", "qdisc", "add", "dev", "lo", "clsact")
+    pod("tc", "qdisc", "add", "dev", "lo", kind)
     before = pod.state()
     loopback = Loopback(pod.fd)
     with connect(pod, V6, 8100):
