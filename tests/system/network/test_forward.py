@@ -140,6 +140,28 @@ def test_the_guest_may_end_first(pair, pod, outside):
             assert received(peer) == b"late"
 
 
+def test_many_that_are_short(pair, pod, outside):
+    """Each of many connections ends by an end and not by a reset, whoever is quicker."""
+
+    def serve(listener: socket.socket) -> None:
+        for number in range(200):
+            with listener.accept()[0] as peer:
+                peer.settimeout(5)
+                assert received(peer) == b"%d" % number
+                peer.sendall(b"so %d" % number)
+
+    with listen(outside, V4, 8100) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        for number in range(200):
+            with connect(pod, V4, 8100) as client:
+                client.sendall(b"%d" % number)
+                client.shutdown(socket.SHUT_WR)
+                assert received(client) == b"so %d" % number
+        server.join(5)
+    until(lambda: not pair.forwarder._passages)
+
+
 def test_nobody_there_ends_the_connection_at_once(pair, pod):
     """A port of nobody's is a connection that is reset, and nothing stays of it."""
     for address in (V4, V6):
