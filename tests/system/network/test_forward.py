@@ -329,6 +329,31 @@ def test_a_guest_that_breaks_the_windows_is_found_out(pair):
     other.close()
 
 
+def test_an_end_that_comes_meanwhile_is_an_end(pair, monkeypatch):
+    """What the guest says last while a step is under way is passed on, then all is closed."""
+    ours, other = socket.socketpair()
+    passage = Passage(pair.client, ours, lambda _: None)
+    passage._read_all = True
+    passage.arrived(Data(1, api.ForwardMessage(data=b"last").encode()))
+    deliver = passage._deliver
+
+    def and_meanwhile() -> None:
+        deliver()
+        monkeypatch.undo()
+        passage.arrived(Data(1, api.ForwardMessage(end=True).encode()))
+        passage.arrived(Data(1, b"", closed=True))
+        passage.finish(b"", None)
+
+    with other:
+        monkeypatch.setattr(passage, "_deliver", and_meanwhile)
+        passage.step(0)
+        assert not passage.gone
+        passage.step(0)
+        assert passage.gone
+        assert passage._shut
+        assert received(other) == b"last"
+
+
 def test_a_killed_predecessor_is_no_hindrance(pod):
     """What it left in the namespace steers nobody, and the next one takes the place."""
     need_root()
