@@ -84,7 +84,8 @@ class Passage(Stream):
         """Carry what can be carried. Raises ``KataError`` when the guest is gone."""
         if self.fd < 0:
             return
-        if self.ended and self._error is not None:
+        over = self.ended  # now: what comes meanwhile, its end included, is for the next step
+        if over and self._error is not None:
             self.close()
             return
         try:
@@ -96,7 +97,7 @@ class Passage(Stream):
         except OSError:
             self.close()
             return
-        if self.ended and not self._inbound:
+        if over and not self._inbound:
             self.close()
 
     def _deliver(self) -> None:

@@ -140,6 +140,28 @@ def test_the_guest_may_end_first(pair, pod, outside):
             assert received(peer) == b"late"
 
 
+def test_many_that_are_short(pair, pod, outside):
+    """Each of many connections ends by an end and not by a reset, whoever is quicker."""
+
+    def serve(listener: socket.socket) -> None:
+        for number in range(200):
+            with listener.accept()[0] as peer:
+                peer.settimeout(5)
+                assert received(peer) == b"%d" % number
+                peer.sendall(b"so %d" % number)
+
+    with listen(outside, V4, 8100) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        for number in range(200):
+            with connect(pod, V4, 8100) as client:
+                client.sendall(b"%d" % number)
+                client.shutdown(socket.SHUT_WR)
+                assert received(client) == b"so %d" % number
+        server.join(5)
+    until(lambda: not pair.forwarder._passages)
+
+
 def test_nobody_there_ends_the_connection_at_once(pair, pod):
     """A port of nobody's is a connection that is reset, and nothing stays of it."""
     for address in (V4, V6):
@@ -307,6 +329,31 @@ def test_a_guest_that_breaks_the_windows_is_found_out(pair):
     other.close()
 
 
+def test_an_end_that_comes_meanwhile_is_an_end(pair, monkeypatch):
+    """What the guest says last while a step is under way is passed on, then all is closed."""
+    ours, other = socket.socketpair()
+    passage = Passage(pair.client, ours, lambda _: None)
+    passage._read_all = True
+    passage.arrived(Data(1, api.ForwardMessage(data=b"last").encode()))
+    deliver = passage._deliver
+
+    def and_meanwhile() -> None:
+        deliver()
+        monkeypatch.undo()
+        passage.arrived(Data(1, api.ForwardMessage(end=True).encode()))
+        passage.arrived(Data(1, b"", closed=True))
+        passage.finish(b"", None)
+
+    with other:
+        monkeypatch.setattr(passage, "_deliver", and_meanwhile)
+        passage.step(0)
+        assert not passage.gone
+        passage.step(0)
+        assert passage.gone
+        assert passage._shut
+        assert received(other) == b"last"
+
+
 def test_a_killed_predecessor_is_no_hindrance(pod):
     """What it left in the namespace steers nobody, and the next one takes the place."""
     need_root()
@@ -338,10 +385,11 @@ def _accepted(listener) -> object:
         return sock.getsockname()
 
 
-def test_filters_of_others_stay(pod):
+@pytest.mark.parametrize("kind", ["clsact", "ingress"])
+def test_filters_of_others_stay(pod, kind):
     """A place for filters that was there is used, and left as it was."""
     need_root()
-    pod("tc", "qdisc", "add", "dev", "lo", "clsact")
+    pod("tc", "qdisc", "add", "dev", "lo", kind)
     before = pod.state()
     loopback = Loopback(pod.fd)
     with connect(pod, V6, 8100):
