@@ -205,8 +205,7 @@ def test_of_many_deletions_one_is_told(containerd):
             said.append("gone")
 
     asking = [threading.Thread(target=delete) for _ in range(6)]
-    for thread in asking:
-        thread.start()
+    [thread.start() for thread in asking]
     until(lambda: len(said) == len(asking), 30, "all answers")
     shim.of("Shutdown", "box")
     assert sorted(said, key=str) == [137, *["gone"] * 5]
@@ -425,7 +424,7 @@ def test_containerd_may_go_away_and_come_back(containerd):
 
 
 def test_a_terminal(containerd):
-    """Raw bytes over the pipes, and a size."""
+    """Raw bytes over the pipes, and a size, which is no other process's."""
     path, reader = containerd.fifo("out")
     given = f"{containerd.directory}/in"
     os.mkfifo(given)
@@ -434,6 +433,8 @@ def test_a_terminal(containerd):
     containerd.create(shim, "tty", terminal=True, stdin=given, stdout=path)
     shim.of("Start", "tty")
     shim.of("ResizePty", "tty", width=91, height=17)
+    shim.of("Exec", "tty", "more", terminal=True, spec=process_spec("true"))
+    shim.of("ResizePty", "tty", "more", width=1, height=1)  # it has no terminal yet
     with open(given, "wb", buffering=0) as file:
         file.write(b"stty size; exit 2\n")
         assert shim.of("Wait", "tty").exit_status == 2

@@ -370,6 +370,8 @@ class TaskService:
     def _resize(self, request: api.ResizeRequest) -> Empty:
         task = self._task(request.id)
         process = task.process(request.exec_id)
+        if request.exec_id and process.run is None:
+            return Empty()  # it has no terminal yet; its container's is another one
         exec_id = process.run.exec_id if process.run is not None else ""
         wanted = agent_api.ResizeRequest(
             container_id=task.id_in_core, exec_id=exec_id, rows=request.height,
