@@ -220,6 +220,25 @@ def test_network_of_the_host(ctr):
         assert "cni-test" in done.out
 
 
+def test_privileged(ctr):
+    """All devices of the host, as nodes: a container has terminals of its own none the less."""
+    words = "readlink /dev/ptmx; stat -c %t:%T /dev/kmsg /dev/null; grep CapEff /proc/self/status"
+    done = ctr.run("sh", "-c", words, flags=("--privileged",))
+    assert done.code == 0, done.err
+    link, kmsg, null, _, capabilities = done.out.split()
+    assert (link, kmsg, null) == ("pts/ptmx", "1:b", "1:3")
+    assert int(capabilities, 16) >> 21 & 1
+
+
+def test_privileged_with_dev_of_the_host(ctr):
+    """Nothing is made in the host's own /dev."""
+    before = sorted(os.listdir("/dev"))
+    with_dev = ("--privileged", "--mount", "type=bind,src=/dev,dst=/dev,options=rbind:rw")
+    done = ctr.run("stat", "-c", "%t:%T", "/dev/kmsg", flags=with_dev)
+    assert (done.code, done.out, done.err) == (0, "1:b", "")
+    assert sorted(os.listdir("/dev")) == before
+
+
 def test_limits(ctr):
     """A limit of memory and of processor time is one inside."""
     done = ctr.run("sh", "-c", "exit 0", flags=("--memory-limit", "33554432", "--cpus", "0.5"))

@@ -1,16 +1,18 @@
 """``containerd-shim-kata-v2`` over its socket, driven as containerd does, with real machines."""
 
 import os
+import shutil
 import signal
 import threading
 import time
 
 import pytest
 
-from kata.errors import AlreadyExists, KataError, NotFound, Unsupported, WrongState
+from kata.errors import AlreadyExists, InvalidInput, KataError, NotFound, Unsupported, WrongState
 from kata.wire import containerd_metrics1, containerd_metrics2
 from kata.wire import containerd_task as api
 from support.containerd import Containerd, process_spec, until_end
+from support.cri import until
 from support.vm import DATA
 
 KILL = int(signal.SIGKILL)
@@ -130,9 +132,16 @@ def test_pause_stats_update_and_what_is_refused(containerd):
     """The quick verbs."""
     shim = simple(containerd, "box", "sleep", "1000")
     shim.of("Start", "box")
+    shim.of("Exec", "box", "early", spec=process_spec("true"))
     shim.of("Pause", "box")
     assert shim.of("State", "box").status == api.PAUSED
+    with pytest.raises(WrongState, match="paused"):
+        shim.of("Exec", "box", "late", spec=process_spec("true"))
+    with pytest.raises(WrongState, match="paused"):
+        shim.of("Start", "box", "early")
     shim.of("Resume", "box")
+    shim.of("Start", "box", "early")
+    assert shim.of("Wait", "box", "early").exit_status == 0
     assert shim.of("State", "box").status == api.RUNNING
     assert {"/tasks/paused", "/tasks/resumed"} <= set(containerd.events.topics("box"))
     limits = api.AnyMessage(value=b'{"pids": {"limit": 77}}')
@@ -165,6 +174,56 @@ def test_what_was_never_started(containerd):
     containerd.events.wait_for("/tasks/delete", "two")
     for name in ("box", "two"):
         assert "/tasks/start" not in containerd.events.topics(name)
+
+
+def test_who_waits_hears_of_an_added_process_that_is_never_started(containerd):
+    """Its deletion is its end: nobody waits on, and the shim ends at once."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    shim.of("Exec", "box", "more", spec=process_spec("true"))
+    codes = []
+    wait = lambda: codes.append(shim.of("Wait", "box", "more").exit_status)  # noqa: E731
+    threading.Thread(target=wait, daemon=True).start()
+    time.sleep(0.2)  # it waits
+    assert shim.of("Delete", "box", "more").exit_status == 137
+    until(lambda: codes == [137], 10, "the answer")
+    finish(shim, "box")
+
+
+def test_of_many_deletions_one_is_told(containerd):
+    """Who comes second hears that it is gone, and no second event says so."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    shim.of("Kill", "box", signal=KILL)
+    shim.of("Wait", "box")
+    said = []
+
+    def delete() -> None:
+        try:
+            said.append(shim.of("Delete", "box").exit_status)
+        except NotFound:
+            said.append("gone")
+
+    asking = [threading.Thread(target=delete) for _ in range(6)]
+    [thread.start() for thread in asking]
+    until(lambda: len(said) == len(asking), 30, "all answers")
+    shim.of("Shutdown", "box")
+    assert sorted(said, key=str) == [137, *["gone"] * 5]
+    until(lambda: not os.path.exists(shim.address.removeprefix("unix://")), 10, "the end")
+    containerd.events.wait_for("/tasks/delete", "box")
+    time.sleep(0.3)  # for a second one
+    assert containerd.events.topics("box").count("/tasks/delete") == 1
+
+
+def test_a_signal_that_there_is_not(containerd):
+    """It is refused, as the kernel refuses it; 0 asks whether the process is there."""
+    shim = simple(containerd, "box", "sleep", "1000")
+    shim.of("Start", "box")
+    for signal_ in (65, 200):
+        with pytest.raises(InvalidInput, match=str(signal_)):
+            shim.of("Kill", "box", signal=signal_)
+    shim.of("Kill", "box", signal=0)
+    finish(shim, "box")
 
 
 def test_a_lack_of_memory_is_told(containerd):
@@ -321,6 +380,26 @@ def test_a_shim_that_was_killed_leaves_nothing(containerd):
     finish(again, "box")
 
 
+def test_a_shim_that_was_killed_before_it_was_asked(containerd):
+    """containerd knows nothing of it: the next sandbox that ends takes it along, or ``delete``."""
+    for ends in ("shim", "delete"):
+        left = containerd.bundle(f"left-{ends}", "true")
+        address = containerd.start(f"left-{ends}").address.removeprefix("unix://")
+        with open(f"{left}/shim.pid", encoding="utf-8") as file:
+            os.kill(int(file.read()), KILL)
+        shutil.rmtree(left)
+        containerd.made.remove(f"left-{ends}")
+        if ends == "shim":
+            shim = simple(containerd, "box", "sleep", "1000")
+            assert os.path.exists(address)
+            finish(shim, "box")
+        else:
+            containerd.delete("box")
+        until(lambda path=address: not os.path.exists(path), 10, "the end of the socket")
+        kept = [f"{containerd.state}/{kind}" for kind in ("names", "uids")]
+        until(lambda of=kept: not any(map(os.listdir, of)), 10, "the end of name and user id")
+
+
 def test_containerd_may_go_away_and_come_back(containerd):
     """Events wait for it, and output waits in the pipes."""
     path, reader = containerd.fifo("out")
@@ -345,7 +424,7 @@ def test_containerd_may_go_away_and_come_back(containerd):
 
 
 def test_a_terminal(containerd):
-    """Raw bytes over the pipes, and a size."""
+    """Raw bytes over the pipes, and a size, which is no other process's."""
     path, reader = containerd.fifo("out")
     given = f"{containerd.directory}/in"
     os.mkfifo(given)
@@ -354,6 +433,8 @@ def test_a_terminal(containerd):
     containerd.create(shim, "tty", terminal=True, stdin=given, stdout=path)
     shim.of("Start", "tty")
     shim.of("ResizePty", "tty", width=91, height=17)
+    shim.of("Exec", "tty", "more", terminal=True, spec=process_spec("true"))
+    shim.of("ResizePty", "tty", "more", width=1, height=1)  # it has no terminal yet
     with open(given, "wb", buffering=0) as file:
         file.write(b"stty size; exit 2\n")
         assert shim.of("Wait", "tty").exit_status == 2

@@ -183,7 +183,9 @@ class Rootfs:
         bound = any(
             m["destination"].rstrip("/") == "/dev" and m.get("type") == "bind" for m in self._mounts
         )
-        if not bound and "/dev" not in self._choice.moved:
+        if bound:
+            return  # somebody's directory, perhaps the host's: nothing is made there
+        if "/dev" not in self._choice.moved:
             with _Opened(inroot.make_directory(self._root, "/dev")) as fd:
                 if self._nodes is None:
                     fill_dev(fd)
@@ -193,6 +195,8 @@ class Rootfs:
                 for node in devices.DEFAULT:
                     self._bind_node(node.path, node.path)
         for number, entry in enumerate(self._linux.get("devices") or []):
+            if devices.is_own_terminals(str(entry["path"])):
+                continue
             if self._nodes is not None:
                 self._bind_node(self._nodes[number], str(entry["path"]))
             else:

@@ -51,6 +51,15 @@ def node_of(entry: Mapping[str, Any]) -> Node:
     )  # fmt: skip
 
 
+def is_own_terminals(path: str) -> bool:
+    """Whether a path is where the link to a container's own terminals is.
+
+    All devices of a host, which a privileged container is given, have a node there; runc puts the
+    link in its place.
+    """
+    return "/" + path.strip("/") == "/dev/ptmx"
+
+
 def make(node: Node, name: str, directory: int) -> None:
     """Make a node as ``name`` in an open directory; one that is there already is kept."""
     kind = _KINDS.get(node.kind)

@@ -237,6 +237,10 @@ class Store:
         except NotFound:
             return None
 
+    def has(self, name: str) -> bool:
+        """Whether a name is taken, by what is only being made or removed too."""
+        return os.path.lexists(f"{self.root}/names/{name}")
+
     def sweep(self, name: str) -> bool:
         """Free a name whose container was never written down: a command was killed meanwhile.
 

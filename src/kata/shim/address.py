@@ -35,6 +35,14 @@ def serves(path: str) -> bool:
     return True
 
 
+def forget(path: str) -> None:
+    """Remove a socket, if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def listen(path: str) -> socket:
     """A listening socket; one that a dead shim left is replaced.
 

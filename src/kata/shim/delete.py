@@ -37,12 +37,29 @@ def delete(order: Order) -> bytes:
             code, ended = state.exit_code, state.finished_ns
         _remove(store, state, served=addresses.serves(path))
     else:
-        store.sweep(store_name(order))
+        _sweep_name(store, store_name(order))
     unmount_all(f"{bundle}/rootfs")
     if os.path.lexists(path) and not addresses.serves(path):
-        os.unlink(path)
+        addresses.forget(path)
+    _sweep(store)
     ended_at = timestamp(ended or time.time_ns())
     return DeleteResponse(exit_status=code, exited_at=ended_at).encode()
+
+
+def _sweep_name(store: Store, name: str) -> None:
+    """Free the name of what was never written down; a shim may be removing its own just now."""
+    end = time.monotonic() + _LAST_MOMENTS_S
+    while not store.sweep(name) and store.has(name) and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _sweep(store: Store) -> None:
+    """Remove what others left, too."""
+    if not store.ids():
+        return
+    from kata.shim.leftovers import sweep
+
+    sweep(store)
 
 
 def _remove(store: Store, state: ContainerState, *, served: bool) -> None:

@@ -7,6 +7,7 @@ import time
 
 from kata.errors import NotFound
 from kata.runtime.lifetime import Event
+from kata.runtime.store import LOST_EXIT_CODE
 from kata.wire import containerd_task as api
 
 TYPE_CHECKING = False
@@ -47,7 +48,9 @@ class Process:
         return api.RUNNING if self.started else api.CREATED
 
     def close(self) -> None:
-        """Let go of its streams."""
+        """Let go of its streams, and of who waits for a process that never ran."""
+        if not self.exited.wait(0):
+            self.end(LOST_EXIT_CODE)
         if self.stdio is not None:
             self.stdio.close()
 

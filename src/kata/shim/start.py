@@ -19,6 +19,7 @@ from kata.shim import address as addresses
 from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, SPEC
 from kata.shim.containers import new_state, read_spec
 from kata.shim.seat import Seat, reserve, supervisor_of
+from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
         config = load(config_path or None)
         launch = resolve_shape(pods.sizing(spec), config, say=lambda _text: None)
         store = Store(config.runtime.state_root)
-        state = new_state(order, spec, bundle)
+        state = replace(new_state(order, spec, bundle), traces=(path,))
         lock = reserve(store, state)
         network = _network(spec)
         kind = pods.membership(order.id, spec.get("annotations") or {}).kind

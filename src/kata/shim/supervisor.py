@@ -20,6 +20,8 @@ from kata.runtime.cleanup import remove_groups
 from kata.runtime.container import Container
 from kata.runtime.lifetime import Event, note
 from kata.runtime.pod import PodSupervisor
+from kata.shim import address as addresses
+from kata.shim import leftovers
 from kata.shim.order import PROGRAM
 from kata.shim.sandboxes import SandboxService
 from kata.shim.server import Server
@@ -153,12 +155,13 @@ class ShimSupervisor(PodSupervisor):
         return [PROGRAM, *given]
 
     def _clean_up(self) -> None:
-        try:
-            os.unlink(self.seat.path)
-        except OSError:
-            pass
+        addresses.forget(self.seat.path)
         remove_groups(self._first.state)
         self._first.forget()
+        try:
+            leftovers.sweep(self._store)
+        except (KataError, OSError) as error:
+            note(f"what another shim left stays: {error}")
 
     def _start(self, fds: Mapping[int, int]) -> None:
         """Bring the guest up, with its first container."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
 
 _DRAIN_S = 10.0
-_KILL = 9
+_KILL, _LAST_SIGNAL = 9, 64
 
 
 class TaskService:
@@ -213,6 +213,7 @@ class TaskService:
     def _start_exec(self, task: Task, process: Process) -> api.PidResponse:
         life = self._present(task)
         container = life.present()
+        self._check_wakes(task, life)
         with process.telling:
             if process.started or process.exited.wait(0):
                 raise WrongState(f'process "{process.id}" was started already')
@@ -282,7 +283,8 @@ class TaskService:
         if process.started and not process.exited.wait(0):
             raise WrongState(f'process "{process.id}" runs: it cannot be deleted')
         if request.exec_id:
-            task.execs.pop(request.exec_id, None)
+            if task.execs.pop(request.exec_id, None) is None:
+                raise NotFound(f'process "{request.exec_id}" was deleted just now')
         else:
             self._remove(task)
         process.close()
@@ -302,13 +304,16 @@ class TaskService:
         if task.mounted:
             rootfs.unmount_all(task.rootfs)
         with self._changing:
-            self._tasks.pop(task.id, None)
+            if self._tasks.pop(task.id, None) is None:
+                raise NotFound(f'task "{task.id}" was deleted just now')
         if task.hooks is not None:
             task.hooks.deleted()
 
     def _kill(self, request: api.KillRequest) -> Empty:
         task = self._task(request.id)
         process = task.process(request.exec_id)
+        if request.signal > _LAST_SIGNAL:
+            raise InvalidInput(f"there is no signal {request.signal}")
         if process.exited.wait(0):
             raise NotFound("process already finished")
         life = self._present(task)
@@ -332,13 +337,20 @@ class TaskService:
 
     # more processes
 
+    @staticmethod
+    def _check_wakes(task: Task, life: Lifetime) -> None:
+        """A process that is added answers only once all others may run."""
+        if life.exited.wait(0):
+            raise WrongState(f'container "{task.id}" has ended')
+        if life.state.status == PAUSED:
+            raise WrongState(f'container "{task.id}" is paused', hint="resume it first")
+
     def _exec(self, request: api.ExecRequest) -> Empty:
         task = self._task(request.id)
         if not request.exec_id:
             raise InvalidInput("an added process needs an id")
         life = self._present(task)
-        if life.exited.wait(0):
-            raise WrongState(f'container "{task.id}" has ended')
+        self._check_wakes(task, life)
         given = request.spec.value if request.spec is not None else b"{}"
         spec = parse_process(given, "the process")
         drop_unknown_capabilities(spec)
@@ -358,6 +370,8 @@ class TaskService:
     def _resize(self, request: api.ResizeRequest) -> Empty:
         task = self._task(request.id)
         process = task.process(request.exec_id)
+        if request.exec_id and process.run is None:
+            return Empty()  # it has no terminal yet; its container's is another one
         exec_id = process.run.exec_id if process.run is not None else ""
         wanted = agent_api.ResizeRequest(
             container_id=task.id_in_core, exec_id=exec_id, rows=request.height,

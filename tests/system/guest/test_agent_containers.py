@@ -83,6 +83,42 @@ def test_a_prepared_root_gives_way_to_another(guest):
     assert guest.run("sh", "-c", "ls /mark", rootfs=spec["root"]["path"])[2].exit_code == 1
 
 
+@pytest.mark.parametrize("prepared", [False, True], ids=["fresh", "prepared"])
+def test_all_devices_of_a_host_leave_the_terminals_alone(guest, prepared):
+    """A privileged container is given a node /dev/ptmx too; its own terminals stay its own."""
+    if prepared:
+        guest.call("Prepare", api.PrepareRequest())
+    spec = guest.spec("sh", "-c", "readlink /dev/ptmx; stat -c %t:%T /dev/loop-control /dev/null")
+    spec["linux"]["devices"] = [
+        {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+        {"path": "/dev/loop-control", "type": "c", "major": 10, "minor": 237},
+    ]
+    out, err, end = guest.run(spec=spec)
+    assert (lines(out), err, end.exit_code) == (["pts/ptmx", "a:ed", "1:3"], b"", 0)
+
+
+def test_a_bound_dev_is_left_as_it_is(guest, tmp_path):
+    """Nothing is made in a /dev that is somebody's directory, as runc has it."""
+    there = tmp_path / "dev"
+    there.mkdir()
+    for name in ("null", "loop-control"):
+        (there / name).write_text(name)
+    spec = guest.spec("cat", "/dev/null", "/dev/loop-control")
+    spec["mounts"] = [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "bind", "source": str(there), "options": ["rbind", "rw"]},
+    ]
+    spec["linux"]["maskedPaths"] = []
+    spec["linux"]["devices"] = [
+        {"path": "/dev/loop-control", "type": "c", "major": 10, "minor": 237},
+        {"path": "/dev/new", "type": "c", "major": 1, "minor": 3},
+    ]
+    out, err, end = guest.run(spec=spec)
+    assert (out, err, end.exit_code) == (b"nullloop-control", b"", 0)
+    assert sorted(os.listdir(there)) == ["loop-control", "null"]
+
+
 def test_a_root_is_prepared_once(guest):
     """Without a parked container, or for a second time, there is a clear refusal."""
     spec = json.dumps(guest.spec("true")).encode()
