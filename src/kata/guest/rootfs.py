@@ -193,6 +193,8 @@ class Rootfs:
                 for node in devices.DEFAULT:
                     self._bind_node(node.path, node.path)
         for number, entry in enumerate(self._linux.get("devices") or []):
+            if os.path.normpath(f"/{entry['path']}").lstrip("/") == "dev/ptmx":
+                continue  # of a privileged container: it has its own, a link into its devpts
             if self._nodes is not None:
                 self._bind_node(self._nodes[number], str(entry["path"]))
             else:
