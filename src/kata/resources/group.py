@@ -102,10 +102,25 @@ class Group:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._leave()
         left = cgroups.remove(self.paths, wait_s=0)
         if left:
             self.kill()
             self.warnings += cgroups.remove(self.paths)
+
+    def _leave(self) -> None:
+        """Go to the nearest group above that takes processes: a stand-in may tidy up its own."""
+        for path in self.paths:
+            if os.getpid() not in cgroups.members(path):
+                continue
+            above = os.path.dirname(path)
+            while os.path.exists(f"{above}/cgroup.procs"):
+                try:
+                    cgroups.write(f"{above}/cgroup.procs", str(os.getpid()))
+                except OSError:  # version 2 has processes in leaves and at the top only
+                    above = os.path.dirname(above)
+                else:
+                    break
 
     def _try(self, path: str, value: str) -> None:
         try:

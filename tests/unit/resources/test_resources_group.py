@@ -118,6 +118,25 @@ def test_a_controller_that_comes_later(tmp_path, monkeypatch):
     assert group.names(layout=layout) == set()
 
 
+def test_who_removes_a_group_leaves_it_first(tmp_path, monkeypatch):
+    """A group goes although the one that removes it is in it; levels may refuse it."""
+    tree = Tree(tmp_path, ("cgroup.procs",), monkeypatch)
+    layout = Layout((("pids", str(tmp_path)),))
+    made = group.create("s1", Limits(tasks=0), layout=layout)
+    (tmp_path / "kata/s1/cgroup.procs").write_text(f"{os.getpid()}\n")
+    logged = cgroups.write
+
+    def write(path, value):
+        if path.endswith("/kata/cgroup.procs"):
+            raise OSError(16, "busy")
+        logged(path, value)
+
+    monkeypatch.setattr(cgroups, "write", write)
+    made.remove()
+    assert tree.written()[-1] == ("/cgroup.procs", str(os.getpid()))
+    assert group.names(layout=layout) == set()
+
+
 def test_version_1_has_a_group_in_every_hierarchy(tmp_path, monkeypatch):
     """One directory for each mount, a cpuset that takes processes, limits where they belong."""
     files = ("cgroup.procs", "tasks", "memory.limit_in_bytes", "cpu.cfs_quota_us",
