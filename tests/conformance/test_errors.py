@@ -29,11 +29,13 @@ def broken(**changes) -> dict:
         (broken(process=None), ("process", "args")),
         (broken(root=None), ("root",)),
         (broken(process={"user": {"uid": "root", "gid": 0}}), ("uid", "cannot unmarshal")),
+        (broken(process={"user": {"uid": 0xFFFFFFFF, "gid": 0}}), ("uid",)),
+        (broken(process={"user": {"uid": 5, "gid": 0xFFFFFFFF}}), ("gid",)),
         (broken(process={"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 10}]}),
          ("rlimit",)),
     ],
     ids=["json", "empty", "list", "args-text", "args-none", "cwd-none", "cwd-relative",
-         "process", "root", "uid-text", "soft-above-hard"],
+         "process", "root", "uid-text", "uid-none", "gid-none", "soft-above-hard"],
 )  # fmt: skip
 def test_broken_config(suite, spec, words):
     """A config that cannot be is refused with a line that names the fault."""

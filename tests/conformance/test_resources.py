@@ -134,6 +134,45 @@ def test_update_by_options(changing, option, value, name, place):
     assert changing.sh(read(name)).split()[place] == value
 
 
+def on_host(container, controller: str, *files: str) -> str:
+    """A limit that the host itself holds: a file of either version of control groups."""
+    for root in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup"):
+        for file in files:
+            path = f"{root}/conformance/{container.id}/{file}"
+            if os.path.exists(path):
+                with open(path, encoding="ascii") as stream:
+                    return stream.read().split()[0]
+    return ""
+
+
+def test_update_of_the_quota_on_the_host(suite):
+    """The host lets go of what it held the container to; a quota without a period keeps it."""
+    spec = limited("sleep", "100000", cpu={"quota": 10000, "period": 50000, "shares": 512})
+    with suite.running(spec) as container:
+        files = ("cpu.cfs_quota_us", "cpu.max")
+        assert on_host(container, "cpu", *files) == "10000"
+        container.runtime("update", "--cpu-quota", "40000", container.id).ok()
+        assert on_host(container, "cpu", *files) == "40000"
+        assert container.sh(read("quota")).split()[0] == "40000"
+        assert container.sh(read("period")).split()[-1] == "50000"
+        container.runtime("update", "--cpu-period", "80000", container.id).ok()
+        assert on_host(container, "cpu", *files) == "40000"
+        assert container.sh(read("quota")).split()[0] == "40000"
+        container.runtime("update", "--cpu-quota", "-1", container.id).ok()
+        assert on_host(container, "cpu", *files) in ("-1", "max")
+
+
+def test_update_of_the_processors(suite):
+    """Those of the host may be named, also where the container was not bound to any."""
+    with suite.running(limited("sleep", "100000")) as container:
+        last = max(os.sched_getaffinity(0))
+        container.runtime("update", "--cpuset-cpus", str(last), container.id).ok()
+        assert on_host(container, "cpuset", "cpuset.cpus") == str(last)
+        container.runtime("update", "--cpuset-cpus", "4000", container.id).refused("cpu")
+        assert on_host(container, "cpuset", "cpuset.cpus") == str(last)
+        assert container.sh("echo alive") == "alive\n"
+
+
 def test_update_by_a_file(changing):
     """update --resources FILE, as Podman calls it."""
     path = f"{changing.bundle}/resources.json"

@@ -1,5 +1,7 @@
 """What engines do at once, or while something is killed: nothing is left of any of it."""
 
+import glob
+import json
 import os
 import random
 import signal
@@ -15,7 +17,23 @@ RESTING = {"cache", "names", "uids"}
 
 
 class Racer(Bundle):
-    """A bundle whose verbs are started side by side."""
+    """A bundle whose verbs are started side by side; its control group has a name of its own."""
+
+    def __init__(self, directory: str, data: str, *args: str) -> None:
+        super().__init__(directory, data, *args)
+        self.group = f"races-{os.getpid()}/box"
+        path = f"{self.path}/config.json"
+        with open(path, encoding="utf-8") as file:
+            spec = json.load(file)
+        spec["linux"]["cgroupsPath"] = f"/{self.group}"
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(spec, file)
+
+    def tidy(self) -> None:
+        """The group above, which is the engine's to keep or to remove."""
+        above = os.path.dirname(self.group)
+        for path in glob.glob(f"/sys/fs/cgroup/*/{above}") + glob.glob(f"/sys/fs/cgroup/{above}"):
+            os.rmdir(path)
 
     def begin(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a verb, its output into a file that nothing has to read."""
@@ -38,7 +56,10 @@ class Racer(Bundle):
             if directory in names
             for name in os.listdir(f"{self._root}/{directory}")
         ]
-        return [name for name in names if name not in RESTING] + inner
+        groups = glob.glob(f"/sys/fs/cgroup/*/{self.group}") + glob.glob(
+            f"/sys/fs/cgroup/{self.group}"
+        )
+        return [name for name in names if name not in RESTING] + inner + groups
 
     def nothing_left(self) -> None:
         """Everything of the container goes, within seconds."""
@@ -58,6 +79,7 @@ def racer(prepared, directory):
     racer = Racer(directory, prepared, "sleep", "1000")
     yield racer
     racer("delete", "--force", "box")
+    racer.tidy()
 
 
 def delays(most: float) -> list[float]:

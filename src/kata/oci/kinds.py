@@ -77,6 +77,8 @@ int64 = integer(-(1 << 63), (1 << 63) - 1)
 uint16 = integer(0, (1 << 16) - 1)
 uint32 = integer(0, (1 << 32) - 1)
 uint64 = integer(0, (1 << 64) - 1)
+# runc's bounds; above all, the kernel reads 4294967295 as "stay who you are", which is root
+user_id = integer(0, (1 << 31) - 1)
 
 
 def at_most(most: int) -> Kind:

@@ -28,6 +28,7 @@ from kata.oci.kinds import (
     uint16,
     uint32,
     uint64,
+    user_id,
 )
 
 ARCHITECTURES = (
@@ -98,7 +99,7 @@ _mount = table(
 )  # fmt: skip
 
 _user = table({
-    "uid": uint32, "gid": uint32, "umask": uint32, "additionalGids": array(uint32),
+    "uid": user_id, "gid": user_id, "umask": uint32, "additionalGids": array(user_id),
     "username": string,
 })  # fmt: skip
 _capabilities = table(

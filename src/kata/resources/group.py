@@ -52,6 +52,23 @@ class Group:
             if path in self.paths:
                 self._try(f"{path}/{write.file}", write.value)
 
+    def extend(self, limits: Limits, layout: cgroups.Layout | None = None) -> None:
+        """Have the controllers that ``limits`` need, with what is in the group, and set them."""
+        if not self.below:
+            return
+        wanted = plans.controllers(limits)
+        points = _points(layout or cgroups.detect(), wanted)
+        inside = cgroups.members(self.paths[0]) if self.paths else ()
+        for point in dict.fromkeys(points.values()):
+            path = f"{point}/{self.below}"
+            missing = tuple(c for c in wanted if points.get(c) == point and c not in self.points)
+            if missing and _make(self, point, self.below, missing, self.version):
+                self.points.update(dict.fromkeys(missing, point))
+                if path not in self.paths:
+                    self.paths = (*self.paths, path)
+        self.limit(limits)
+        self.enter(inside)
+
     def entry(self) -> Entry:
         """How the next processes get in."""
         if self.version == 1:
@@ -85,10 +102,25 @@ class Group:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._leave()
         left = cgroups.remove(self.paths, wait_s=0)
         if left:
             self.kill()
             self.warnings += cgroups.remove(self.paths)
+
+    def _leave(self) -> None:
+        """Go to the nearest group above that takes processes: a stand-in may tidy up its own."""
+        for path in self.paths:
+            if os.getpid() not in cgroups.members(path):
+                continue
+            above = os.path.dirname(path)
+            while os.path.exists(f"{above}/cgroup.procs"):
+                try:
+                    cgroups.write(f"{above}/cgroup.procs", str(os.getpid()))
+                except OSError:  # version 2 has processes in leaves and at the top only
+                    above = os.path.dirname(above)
+                else:
+                    break
 
     def _try(self, path: str, value: str) -> None:
         try:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 MEMORY_OVERHEAD = 160 << 20  # bytes: the VMM beside the guest's memory, its helpers, their caches
 _PERIOD = 100_000  # microseconds
 _MIN_QUOTA = 1000  # the kernel takes no less
+_ZERO_COUNTS = ("idle", "burst")  # fields of linux.resources.cpu in which 0 says something
 _MAX_TASKS = 4096  # a VMM and a file server have some tens
 
 
 @record
 class Limits:
-    """What is limited; 0 or empty: not. Bytes, microseconds; ``cpu_shares`` as version 1 has it."""
+    """What is limited; 0 or empty: not. Bytes, microseconds; ``cpu_shares`` as version 1 has it.
+
+    A ``cpu_quota`` below zero lifts one that is there.
+    """
 
     memory: int = 0
     cpu_quota: int = 0
@@ -65,12 +69,24 @@ def for_engine(memory_mib: int, resources: dict[str, Any], *, started: bool) -> 
     quota = cpu.get("quota") or 0
     return replace(
         for_machine(memory_mib),
-        cpu_quota=max(_MIN_QUOTA, quota) if started and quota > 0 else 0,
+        cpu_quota=(max(_MIN_QUOTA, quota) if quota > 0 else quota) if started else 0,
         cpu_period=cpu.get("period") or _PERIOD,
         cpu_shares=cpu.get("shares") or 0,
         cpuset_cpus=cpu.get("cpus") or "",
         cpuset_mems=cpu.get("mems") or "",
     )
+
+
+def changed(resources: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``linux.resources`` after an update, as far as processors go: what it leaves out stays.
+
+    Engines write 0 and empty texts for what they leave out.
+    """
+    said = {
+        name: value for name, value in (change.get("cpu") or {}).items()
+        if value or (value is not None and name in _ZERO_COUNTS)
+    }  # fmt: skip
+    return {**resources, "cpu": {**(resources.get("cpu") or {}), **said}}
 
 
 def place(cgroups_path: str, container_id: str) -> tuple[str, str]:
@@ -111,7 +127,7 @@ def _v1(limits: Limits) -> list[tuple[str, str, str]]:
         rows.append(("cpu", "cpu.shares", str(limits.cpu_shares)))
     if limits.cpu_quota:
         rows.append(("cpu", "cpu.cfs_period_us", str(limits.cpu_period)))
-        rows.append(("cpu", "cpu.cfs_quota_us", str(limits.cpu_quota)))
+        rows.append(("cpu", "cpu.cfs_quota_us", str(max(-1, limits.cpu_quota))))
     return rows + _same(limits)
 
 
@@ -124,7 +140,8 @@ def _v2(limits: Limits) -> list[tuple[str, str, str]]:
     if limits.cpu_shares:
         rows.append(("cpu", "cpu.weight", str(weight_of_shares(limits.cpu_shares))))
     if limits.cpu_quota:
-        rows.append(("cpu", "cpu.max", f"{limits.cpu_quota} {limits.cpu_period}"))
+        bandwidth = "max" if limits.cpu_quota < 0 else str(limits.cpu_quota)
+        rows.append(("cpu", "cpu.max", f"{bandwidth} {limits.cpu_period}"))
     return rows + _same(limits)
 
 

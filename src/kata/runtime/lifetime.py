@@ -63,6 +63,7 @@ class Lifetime:
         self.container: Container | None = None
         self.log: StreamLog | None = None
         self.memory_limit = limit_of(workload.resources)  # bytes, 0: none
+        self.resources = workload.resources  # as the last update left them
         self.execs: dict[str, int] = {}  # stand-ins of added processes, by exec id
         self.created, self.started = Event(), Event()
         self.exited, self.finished = Event(), Event()

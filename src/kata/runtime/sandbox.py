@@ -35,6 +35,7 @@ from kata.wire.record import replace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from kata.config.settings import Config
     from kata.hypervisors.interface import Vm
@@ -81,6 +82,7 @@ class Sandbox:
         self._uplink = Uplink()
         self._growth = Growth(launch.machine)
         self._growing = _thread.allocate_lock()
+        self._resources, self._limited = first.resources, False  # now; limited: it has started
         self.create_timeout = float(config.agent.create_container_timeout)
 
     @property
@@ -95,12 +97,23 @@ class Sandbox:
         return self._client
 
     def _limits(self, *, started: bool) -> Limits:
-        return for_engine(self._growth.memory_mib, self._first.resources, started=started)
+        return for_engine(self._growth.memory_mib, self._resources, started=started)
 
     def limit(self) -> None:
         """From the start of the container on, its share of the processors is all there is."""
-        if self._group is not None and (self._first.resources.get("cpu") or {}).get("quota"):
+        self._limited = True
+        if self._group is not None and (self._resources.get("cpu") or {}).get("quota"):
             self._group.limit(self._limits(started=True))
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Let the first container have these from now on. Raises ``InvalidInput``."""
+        from kata.runtime.update import set_on_host
+
+        now, memory = self._limits(started=self._limited), self._growth.memory_mib
+        if self._group is not None:
+            after = for_engine(memory, resources, started=self._limited)
+            set_on_host(self._group, now, after)
+        self._resources = resources
 
     def grow(self, wanted_mib: int) -> None:
         """Have memory for what the containers may use. Raises as ``Growth.reach`` does."""

@@ -258,6 +258,8 @@ class Supervisor:
         return self._life(request.container_id).present().processes()
 
     def _on_update(self, request: control_api.UpdateRequest, _fds: list[int]) -> Empty:
+        from kata.runtime.update import share
+
         life = self._life(request.container_id)
         container = life.present()
         used = dict(container.stats().files).get("memory.current", "0").strip()
@@ -266,7 +268,8 @@ class Supervisor:
         with self._promising:
             if limit_of(resources):
                 self._make_room(life, limit_of(resources))
-            container.update(request.resources)
+            guests = share(life, resources, self._sandbox, first=life is self._first)
+            container.update(quickjson.dumps(guests).encode())
             if "limit" in (resources.get("memory") or {}):
                 life.memory_limit = limit_of(resources)
         return Empty()

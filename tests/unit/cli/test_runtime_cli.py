@@ -9,6 +9,7 @@ import pytest
 from kata.cli.runtime import grammar
 from kata.cli.runtime.containers import check_id
 from kata.cli.runtime.events import statistics
+from kata.cli.runtime.exec import _id
 from kata.cli.runtime.main import main
 from kata.errors import InvalidInput
 from kata.resources.plan import for_engine, place
@@ -73,6 +74,13 @@ def test_ids_that_are_refused(text):
 def test_ids_that_are_taken():
     """runc's alphabet."""
     assert check_id("aZ0_+-.") == "aZ0_+-."
+
+
+@pytest.mark.parametrize("text", ["4294967295", "2147483648"])
+def test_users_of_exec_that_no_runtime_takes(text):
+    """The kernel takes 4294967295 for "no change", so that the process would stay root."""
+    with pytest.raises(InvalidInput, match="must be in range 0-2147483647"):
+        _id(text, "user")
 
 
 def test_a_bundle_without_a_configuration(capsys, tmp_path):

@@ -124,7 +124,20 @@ def test_null_is_absent():
             ("process", "user", "uid"),
             -1,
             "process.user.uid",
-            "must be from 0 to 4294967295, not -1",
+            "must be from 0 to 2147483647, not -1",
+        ),
+        *(
+            (
+                ("process", "user", name),
+                value,
+                f"process.user.{name}{index}",
+                "must be from 0 to 2147483647, not 4294967295",
+            )
+            for name, value, index in (
+                ("uid", 0xFFFFFFFF, ""),
+                ("gid", 0xFFFFFFFF, ""),
+                ("additionalGids", [5, 0xFFFFFFFF], "[1]"),
+            )
         ),
         (
             ("process", "user", "uid"),

@@ -93,6 +93,50 @@ def test_version_2_passes_controllers_on_at_every_level(tmp_path, monkeypatch):
     assert group.names(layout=layout) == set()
 
 
+def test_a_controller_that_comes_later(tmp_path, monkeypatch):
+    """An update may need a hierarchy that the start did not: the processes are in it, too."""
+    files = ("cgroup.procs", "tasks", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpuset.cpus",
+             "cpuset.mems")  # fmt: skip
+    tree = Tree(tmp_path, (), monkeypatch)
+    tree.files = files
+    cpu, cpuset = (str(tmp_path / n) for n in ("cpu", "cpuset"))
+    for path in (cpu, cpuset):
+        os.mkdir(path, 0o755)
+    layout = Layout((("cpu", cpu), ("cpuset", cpuset)))
+    made = group.create("s1", Limits(cpu_quota=5000, tasks=0), layout=layout)
+    (tmp_path / "cpu/kata/s1/cgroup.procs").write_text("17\n")
+    tree.log.clear()
+    made.extend(Limits(cpu_quota=-1, cpuset_cpus="1", tasks=0), layout)
+    assert tree.written()[-4:] == [
+        ("/cpu/kata/s1/cpu.cfs_period_us", "100000"),
+        ("/cpu/kata/s1/cpu.cfs_quota_us", "-1"),
+        ("/cpuset/kata/s1/cpuset.cpus", "1"),
+        ("/cpuset/kata/s1/cgroup.procs", "17"),
+    ]
+    assert made.warnings == []
+    made.remove()
+    assert group.names(layout=layout) == set()
+
+
+def test_who_removes_a_group_leaves_it_first(tmp_path, monkeypatch):
+    """A group goes although the one that removes it is in it; levels may refuse it."""
+    tree = Tree(tmp_path, ("cgroup.procs",), monkeypatch)
+    layout = Layout((("pids", str(tmp_path)),))
+    made = group.create("s1", Limits(tasks=0), layout=layout)
+    (tmp_path / "kata/s1/cgroup.procs").write_text(f"{os.getpid()}\n")
+    logged = cgroups.write
+
+    def write(path, value):
+        if path.endswith("/kata/cgroup.procs"):
+            raise OSError(16, "busy")
+        logged(path, value)
+
+    monkeypatch.setattr(cgroups, "write", write)
+    made.remove()
+    assert tree.written()[-1] == ("/cgroup.procs", str(os.getpid()))
+    assert group.names(layout=layout) == set()
+
+
 def test_version_1_has_a_group_in_every_hierarchy(tmp_path, monkeypatch):
     """One directory for each mount, a cpuset that takes processes, limits where they belong."""
     files = ("cgroup.procs", "tasks", "memory.limit_in_bytes", "cpu.cfs_quota_us",

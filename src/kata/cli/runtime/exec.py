@@ -19,6 +19,8 @@ from kata.runtime.control_calls import ExecRequest, ExecResponse
 from kata.runtime.store import CREATED, LOST_EXIT_CODE, PAUSED, RUNNING
 from kata.wire import quickjson
 
+_HIGHEST_ID = (1 << 31) - 1  # as runc has it; 4294967295 would mean "stay root" to the kernel
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -115,8 +117,12 @@ def _with_user(process: Process, options: Options) -> Process:
 
 
 def _id(text: str, what: str) -> int:
-    if not text.isdecimal() or int(text) > 0xFFFFFFFF:
+    if not text.isdecimal():
         raise InvalidInput(f'parsing "{text}" as int for {what} id failed: invalid syntax')
+    if int(text) > _HIGHEST_ID:
+        raise InvalidInput(
+            f"unable to setup {what} {text}", why=f"uids and gids must be in range 0-{_HIGHEST_ID}"
+        )
     return int(text)
 
 
