@@ -22,7 +22,7 @@ from kata.image import (
 )
 from kata.image import interpreter as python
 from kata.image.supply import Supply
-from kata.runtime.guest_image import FORMAT, GuestImage
+from kata.runtime.guest_image import FORMAT, MANIFEST, GuestImage
 from kata.version import VERSION
 from kata.wire.agent_api import api_hash
 from kata.wire.record import record
@@ -65,6 +65,7 @@ def build(
     current = None if anew else freshness.current(destination, ours)
     if current is not None:
         say(f"guest image {current.digest[:12]} is up to date")
+        os.utime(f"{current.directory}/{MANIFEST}")  # of several images the youngest is used
         return current
     with guest_store.building(destination) as workdir:
         parts = gather(Supply(cache, say), workdir, ours, say)
@@ -75,6 +76,7 @@ def build(
         notes = {"recipe": freshness.recipe(ours, [m.name for m in parts.agent.ours])}
         manifest = _manifest(parts, files)
         image = guest_store.publish(destination, workdir, files, manifest, notes)
+        os.utime(f"{image.directory}/{MANIFEST}")
     say(
         f"guest image {image.digest[:12]}: kernel {image.kernel_release}, "
         f"{image.sizes[0] / 1e6:.1f} MB; initramfs {image.sizes[1] / 1e6:.1f} MB "

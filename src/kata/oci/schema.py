@@ -175,7 +175,7 @@ _bytes = integer(-1, (1 << 63) - 1)  # -1: no limit
 RESOURCES = table({
     "unified": mapping(string),
     "devices": array(_device_rule),
-    "pids": table({"limit": int64}, "limit"),
+    "pids": table({"limit": int64}),
     "memory": table({
         "limit": _bytes, "reservation": _bytes, "swap": _bytes, "kernel": int64, "kernelTCP": int64,
         "swappiness": uint64, "disableOOMKiller": boolean, "useHierarchy": boolean,

@@ -59,21 +59,30 @@ def load(directory: str) -> GuestImage:
 
 
 def find(configured: str, data_root: str) -> GuestImage:
-    """The image to use: the one configured, else that of ``data_root``, else the installed one.
+    """The image to use: the one configured, else the younger of ``data_root``'s and the installed.
 
+    Whoever installs another version has built its image then; so has who builds one by hand.
     Raises ``HostError`` if there is none, or if it is damaged.
     """
     if configured:
         return load(configured)
     candidates = (f"{data_root}/guest/{DEFAULT}", f"{installed_root()}/{DEFAULT}")
-    for candidate in candidates:
-        if os.path.lexists(candidate):
-            return load(candidate)
+    there = [candidate for candidate in candidates if os.path.lexists(candidate)]
+    if there:
+        return load(max(there, key=_built))
     raise HostError(
         "there is no guest image",
         why="neither " + " nor ".join(f'"{c}"' for c in candidates) + " exists",
         hint=_BUILD,
     )
+
+
+def _built(directory: str) -> int:
+    """When an image was built, or last found to be what would be built; ns."""
+    try:
+        return os.stat(f"{directory}/{MANIFEST}").st_mtime_ns
+    except OSError:
+        return 0  # damaged; if there is no other, loading it says how
 
 
 def installed_root() -> str:

@@ -103,7 +103,7 @@ class Sandbox:
         """From the start of the container on, its share of the processors is all there is."""
         self._limited = True
         if self._group is not None and (self._resources.get("cpu") or {}).get("quota"):
-            self._group.limit(self._limits(started=True))
+            self._group.extend(self._limits(started=True))
 
     def update(self, resources: dict[str, Any]) -> None:
         """Let the first container have these from now on. Raises ``InvalidInput``."""

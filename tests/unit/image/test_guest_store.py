@@ -131,6 +131,18 @@ def test_no_image(tmp_path):
         guest_image.find(str(tmp_path), "/nowhere")
 
 
+def test_of_two_images_the_younger_is_used(tmp_path, monkeypatch):
+    """An image built long ago does not stand in the way of what was installed since, or inverse."""
+    ours = publish(tmp_path / "data/guest")
+    installed = publish(tmp_path / "share", python="3.13")
+    monkeypatch.setattr(guest_image, "installed_root", lambda: str(tmp_path / "share"))
+    for image, digest in ((ours, installed.digest), (installed, ours.digest)):
+        os.utime(f"{image.directory}/{guest_image.MANIFEST}", (1, 1))
+        other = installed if image is ours else ours
+        os.utime(f"{other.directory}/{guest_image.MANIFEST}")
+        assert guest_image.find("", str(tmp_path / "data")).digest == digest
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -367,6 +367,7 @@ def test_process_and_resources_alone():
     """The objects that exec and update are given are checked by the same tables."""
     assert parse_process(json.dumps(EXAMPLE["process"]), "p") == EXAMPLE["process"]
     assert parse_resources('{"pids": {"limit": 3}}', "r") == {"pids": {"limit": 3}}
+    assert parse_resources('{"pids": {}}', "r") == {"pids": {}}
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ def test_process_and_resources_alone():
         (parse_process, '{"cwd": "/"}', '"/tmp/x.json": args: must name a program'),
         (parse_process, '{"cwd": "x", "args": ["a"]}', '"/tmp/x.json": cwd: must be an absolute'),
         (parse_process, "[", '"/tmp/x.json": (document): is not JSON'),
-        (parse_resources, '{"pids": {}}', '"/tmp/x.json": pids.limit: is missing'),
+        (parse_resources, '{"devices": [{}]}', '"/tmp/x.json": devices[0].allow: is missing'),
         (parse_resources, '{"memory": {"limit": 1}}', '"/tmp/x.json": memory.limit: unable to'),
         (parse_resources, "1", '"/tmp/x.json": (document): must be an object'),
     ],

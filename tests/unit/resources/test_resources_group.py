@@ -118,6 +118,23 @@ def test_a_controller_that_comes_later(tmp_path, monkeypatch):
     assert group.names(layout=layout) == set()
 
 
+def test_a_quota_that_comes_later_in_version_2(tmp_path, monkeypatch):
+    """A quota holds from the container's start on: its controller is passed on down to then."""
+    files = ("cgroup.procs", "cgroup.subtree_control", "memory.max", "cpu.max", "pids.max",
+             "memory.oom.group", "cgroup.kill")  # fmt: skip
+    tree = Tree(tmp_path, files, monkeypatch)
+    layout = Layout((), str(tmp_path), ("cpu", "memory", "pids", "io"))
+    made = group.create("s1", Limits(memory=1 << 30), layout=layout)
+    tree.log.clear()
+    made.extend(Limits(memory=1 << 30, cpu_quota=50_000), layout)
+    assert [w for w in tree.written() if "subtree" in w[0] or "cpu" in w[0]] == [
+        ("/cgroup.subtree_control", "+cpu"),
+        ("/kata/cgroup.subtree_control", "+cpu"),
+        ("/kata/s1/cpu.max", "50000 100000"),
+    ]
+    assert made.warnings == []
+
+
 def test_who_removes_a_group_leaves_it_first(tmp_path, monkeypatch):
     """A group goes although the one that removes it is in it; levels may refuse it."""
     tree = Tree(tmp_path, ("cgroup.procs",), monkeypatch)
