@@ -8,6 +8,7 @@ and whose bundle is gone.
 from __future__ import annotations
 
 import os
+import time
 
 from kata.runtime.cleanup import remove
 from kata.runtime.store import CREATING, parse_state
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from kata.runtime.store import ContainerState, Store
 
 
+_LOOKS, _LOOK_S = 25, 0.02
+
+
 def sweep(store: Store) -> None:
     """Remove containers that were being made by a shim that is gone, as is their bundle."""
     for container_id in store.ids():
@@ -26,8 +30,17 @@ def sweep(store: Store) -> None:
             continue
         remove(store, state, force=True)
         for path in state.traces:  # until it is made, those are where its shim listened
-            if not addresses.serves(path):
+            if _is_free(path):
                 addresses.forget(path)
+
+
+def _is_free(path: str) -> bool:
+    """Whether nobody listens there: one that is just dying gives up its lock before its socket."""
+    for _ in range(_LOOKS):
+        if not addresses.serves(path):
+            return True
+        time.sleep(_LOOK_S)
+    return False
 
 
 def _abandoned(store: Store, container_id: str) -> ContainerState | None:
