@@ -27,7 +27,7 @@ class Loopback:
 
     def __init__(self, namespace: int) -> None:
         self.listeners: list[_socket.socket] = []
-        self._steering: Steering | None = None
+        self._steered: Steering | None = None
         try:
             with Inside(namespace):
                 self._listen(_socket.AF_INET, "127.0.0.1")
@@ -36,7 +36,7 @@ class Loopback:
                 except OSError:
                     pass  # no IPv6 in this namespace
                 ports = {sock.family: sock.getsockname()[1] for sock in self.listeners}
-                self._steering = Steering(ports)
+                self._steered = Steering(ports)
         except OSError as error:
             self.close()
             raise HostError(
@@ -56,8 +56,8 @@ class Loopback:
 
     def close(self) -> None:
         """Steer nobody any more; any number of times."""
-        steering, self._steering = self._steering, None
-        if steering is not None:
-            steering.close()
+        steered, self._steered = self._steered, None
+        if steered is not None:
+            steered.close()
         while self.listeners:
             self.listeners.pop().close()

@@ -62,7 +62,7 @@ class Pinned:
         os.close(self._fd)
 
 
-class _Peer:
+class Peer:
     """A connection shared by the threads that answer its calls; the last one closes it."""
 
     def __init__(self, sock: socket) -> None:
@@ -71,16 +71,19 @@ class _Peer:
         self._holders = 1
 
     def hold(self) -> None:
+        """One more thread may answer."""
         with self._lock:
             self._holders += 1
 
     def release(self) -> None:
+        """It is done; the last one closes."""
         with self._lock:
             self._holders -= 1
             if not self._holders:
                 self._sock.close()
 
     def send(self, data: bytes) -> None:
+        """Send an answer, if anybody still wants it."""
         with self._lock:
             try:
                 self._sock.sendall(data)
@@ -126,7 +129,7 @@ class ControlServer:
         _thread.start_new_thread(self._connection, (sock, on_close))
 
     def _connection(self, sock: socket, on_close: Callable[[], None] | None) -> None:
-        peer = _Peer(sock)
+        peer = Peer(sock)
         connection = Connection()
         passed: list[int] = []
         try:
@@ -150,7 +153,7 @@ class ControlServer:
         if on_close is not None:
             on_close()
 
-    def _answer(self, peer: _Peer, event: Request, fds: list[int]) -> None:
+    def _answer(self, peer: Peer, event: Request, fds: list[int]) -> None:
         try:
             answer = Connection.respond(event.stream, self._call(event, fds).encode())
         except KataError as error:

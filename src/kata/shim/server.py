@@ -18,6 +18,7 @@ from kata.errors import (
     Unsupported,
 )
 from kata.linux.fds import receive
+from kata.runtime.control import Peer
 from kata.wire.ttrpc import RESPONSE, Connection, Request, ResponseMessage, Status, frame
 
 TYPE_CHECKING = False
@@ -33,35 +34,6 @@ if TYPE_CHECKING:
 
 _RECEIVE = 64 << 10
 _MOST_FDS = 8
-
-
-class Peer:
-    """A connection, written to by the threads that answer its calls."""
-
-    def __init__(self, sock: socket) -> None:
-        self._sock = sock
-        self._lock = _thread.allocate_lock()
-        self._holders = 1
-
-    def hold(self) -> None:
-        """One more thread may answer."""
-        with self._lock:
-            self._holders += 1
-
-    def release(self) -> None:
-        """It is done; the last one closes."""
-        with self._lock:
-            self._holders -= 1
-            if not self._holders:
-                self._sock.close()
-
-    def send(self, data: bytes) -> None:
-        """Send an answer, if anybody still wants it."""
-        with self._lock:
-            try:
-                self._sock.sendall(data)
-            except OSError:
-                pass
 
 
 class Server:
