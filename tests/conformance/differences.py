@@ -16,7 +16,6 @@ KATA: dict[str, str] = {
     "exec.exec_terminal_resizes": "sometimes: a new size comes after what is typed next",
     "mounts.changes_on_the_host_are_seen": "sometimes: the guest keeps sizes for a second",
     "mounts.mounts_of_the_host_arrive_by_slave": FROM_THE_HOST,
-    "mounts.slave_propagation": FROM_THE_HOST,
     "resources.cpuset": "the processors are the host's: where the machine may run",
     "streams.closed_output_is_felt": "sometimes: a write is on its way when the reader goes",
     "streams.descriptors_are_passed_on": "descriptors of the host mean nothing in a machine",

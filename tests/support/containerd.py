@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
 import time
 
-from kata.errors import KataError
+from kata.errors import KataError, NotFound
 from kata.wire import containerd_events, containerd_task
 from kata.wire.containerd_events import ForwardRequest
 from kata.wire.ttrpc import AnyMessage, Connection, Request, Response
@@ -21,6 +22,8 @@ from support import busybox
 from support.source import CHECKOUT
 
 SHIM = os.environ.get("KATA_TEST_SHIM", f"{CHECKOUT}/bin/containerd-shim-kata-v2")
+KILL = int(signal.SIGKILL)
+TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 SERVICE = "containerd.task.v2.Task"
 _KINDS = {cls.__name__: cls for cls in containerd_events.TOPICS}
 
@@ -183,15 +186,15 @@ class Containerd:
         """Start, or find, the shim for a bundle."""
         return Shim(self.run(name, "start").decode())
 
-    def create(self, shim: Shim, name: str, **streams):
-        """Create the task of a bundle, its root file system mounted over the tree of all."""
+    def create(self, shim: Shim, name: str, *, rootfs=None, **streams):
+        """Create the task of a bundle, its root over the tree of all if no other is given."""
         bundle = f"{self.directory}/bundles/{name}"
         for layer in ("upper", "work"):
             os.makedirs(f"{bundle}/{layer}", exist_ok=True)
         options = [f"lowerdir={self.rootfs}", f"upperdir={bundle}/upper", f"workdir={bundle}/work"]
         mount = containerd_task.Mount(type="overlay", source="overlay", options=options)
         request = containerd_task.CreateRequest(
-            id=name, bundle=bundle, rootfs=[mount], **streams
+            id=name, bundle=bundle, rootfs=[rootfs or mount], **streams
         )
         return shim.call("Create", request)
 
@@ -241,3 +244,47 @@ def process_spec(*args: str, **changes) -> AnyMessage:
     }  # fmt: skip
     url = "types.containerd.io/opencontainers/runtime-spec/1/Process"
     return AnyMessage(type_url=url, value=json.dumps(spec).encode())
+
+
+def simple(containerd, name, *args, **streams):
+    """A container that was created: its shim."""
+    containerd.bundle(name, *args)
+    shim = containerd.start(name)
+    containerd.create(shim, name, **streams)
+    return shim
+
+
+def finish(shim, name):
+    """Kill, wait, delete, shut down."""
+    try:
+        shim.of("Kill", name, signal=KILL)
+    except NotFound:
+        pass
+    shim.of("Wait", name)
+    answer = shim.of("Delete", name)
+    shim.of("Shutdown", name)
+    return answer
+
+
+def pod(containerd):
+    """A pod's sandbox, running: its shim."""
+    marks = {TYPE: "sandbox", SANDBOX: "pod"}
+    containerd.bundle("pod", "sleep", "1000", annotations=marks, hostname="podname")
+    shim = containerd.start("pod")
+    containerd.create(shim, "pod")
+    shim.of("Start", "pod")
+    return shim
+
+
+def member(containerd, shim, name, *args, mounts=None, **streams):
+    """A container of the pod, created; ``mounts`` beside the standard ones."""
+    namespaces = [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]
+    pid = shim.of("State", "pod").pid
+    for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
+        namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
+    marks = {TYPE: "container", SANDBOX: "pod"}
+    linux = {"namespaces": namespaces, "cgroupsPath": f"/kata-test-shim/{os.getpid()}-{name}"}
+    changes = {} if mounts is None else {"mounts": mounts}
+    containerd.bundle(name, *args, annotations=marks, linux=linux, hostname="", **changes)
+    assert containerd.start(name).address == shim.address
+    containerd.create(shim, name, **streams)

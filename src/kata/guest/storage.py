@@ -13,6 +13,7 @@ from kata.errors import GuestError, InvalidInput, NotFound
 from kata.guest import modules, tree
 from kata.guest.rootfs import failed
 from kata.linux import mounts, syscalls
+from kata.wire.agent_api import DISK_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Storages:
         """The device node of the disk with this serial; looks for a newly plugged one once."""
         name = self._disks.get(serial)
         if name is None:
+            # one that was taken away has left its name to another
+            self._disks = {s: n for s, n in self._disks.items() if not s.startswith(DISK_PREFIX)}
             self.look_for_disks()
         if serial not in self._disks:
             self._rescan(serial)

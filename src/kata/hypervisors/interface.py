@@ -60,6 +60,16 @@ if TYPE_CHECKING:
             Raises ``Unsupported`` (``network_hotplug``) or ``HypervisorError``.
             """
 
+        def plug_disk(self, number: int, fd: int, *, readonly: bool, is_device: bool) -> None:
+            """Plug a disk; the guest finds it by ``machine.description.disk_serial``.
+
+            ``fd`` is a block device's or a file's; the caller closes it. Raises ``Unsupported``
+            (``block_hotplug``) or ``HypervisorError``.
+            """
+
+        def unplug_disk(self, number: int) -> None:
+            """Take it away, once the guest has let go of it. Raises ``HypervisorError``."""
+
         def plug_memory(self, slot: int, mib: int) -> None:
             """Plug memory into a free slot; the guest takes it in its own time.
 

@@ -23,15 +23,17 @@ class Capabilities:
     network: bool = True
     network_hotplug: bool = True
     memory_hotplug: bool = True
+    block_hotplug: bool = True
 
 
 BY_MACHINE_TYPE = {
     "pc": Capabilities(),
     # devices are plugged into root ports, and the only one is the file share's
-    "q35": Capabilities(network_hotplug=False),
+    "q35": Capabilities(network_hotplug=False, block_hotplug=False),
     # no PCI: nothing can be plugged; no ACPI table for a generation id
     "microvm": Capabilities(
-        file_share=False, generation_id=False, network_hotplug=False, memory_hotplug=False
+        file_share=False, generation_id=False, network_hotplug=False, memory_hotplug=False,
+        block_hotplug=False,
     ),
 }
 

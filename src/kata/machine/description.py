@@ -7,7 +7,7 @@ and be the key of a template.
 
 from __future__ import annotations
 
-from kata.wire.agent_api import CARD_PREFIX
+from kata.wire.agent_api import CARD_PREFIX, DISK_PREFIX
 from kata.wire.record import fields, record
 
 AGENT_PORT = "kata.agent.0"  # name of the virtio-serial port of the agent's channel
@@ -49,6 +49,11 @@ class Machine:
 def serial_of(slot: int) -> str:
     """The serial number by which the guest finds the disk in ``slot``."""
     return f"layer{slot}"
+
+
+def disk_serial(number: int) -> str:
+    """The serial number by which the guest finds a disk that is plugged."""
+    return f"{DISK_PREFIX}{number}"
 
 
 def mac_of(slot: int) -> str:

@@ -14,6 +14,7 @@ from kata.wire.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 MEMORY_OVERHEAD = 160 << 20  # bytes: the VMM beside the guest's memory, its helpers, their caches
@@ -46,6 +47,14 @@ class Write:
     controller: str
     file: str
     value: str
+
+
+def memory_limit(resources: Mapping[str, Any]) -> int:
+    """The memory that a container with these resources (OCI's linux.resources) may use, bytes.
+
+    0: no limit, and so no promise.
+    """
+    return max(int((resources.get("memory") or {}).get("limit") or 0), 0)
 
 
 def for_machine(memory_mib: int, cpus: float = 0.0) -> Limits:

@@ -65,11 +65,10 @@ class BundleWorkload:
 
     def sources(
         self,
-    ) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume], list[Source]]:
+    ) -> tuple[tuple[str, ...] | storage.Directory | storage.Disk, list[storage.Volume],
+               list[Source]]:  # fmt: skip
         """Raises what ``pin`` does, for the root file system and each bind mount."""
-        pinned = [pin(self.rootfs)]
-        if not pinned[0].is_directory:
-            raise InvalidInput(f'root file system "{self.rootfs}"', why="it is not a directory")
+        root, pinned = self._root()
         kept = {}
 
         def look(path: str) -> tuple[bool, int]:
@@ -85,7 +84,14 @@ class BundleWorkload:
                 self._mounts.volumes, _copies(self._mounts.volumes, kept), strict=True
             )
         ]
-        return storage.Directory(pinned[0].path), volumes, pinned
+        return root, volumes, pinned
+
+    def _root(self) -> tuple[storage.Directory | storage.Disk, list[Source]]:
+        source = pin(self.rootfs)
+        if not source.is_directory:
+            source.close()
+            raise InvalidInput(f'root file system "{self.rootfs}"', why="it is not a directory")
+        return storage.Directory(source.path), [source]
 
     def create_request(
         self, plan: Plan, kernel_release: str, *, settled: bool  # noqa: ARG002 (as engines have it)

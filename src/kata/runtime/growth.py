@@ -12,26 +12,20 @@ import time
 from kata.errors import HypervisorError, Unsupported
 from kata.machine.capabilities import capabilities_of
 from kata.machine.sizing import growth, memory_for
+from kata.resources.plan import for_machine
+from kata.wire.agent_api import ContainerRequest, StatsResponse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from collections.abc import Iterable
 
     from kata.hypervisors.interface import Vm
     from kata.machine.description import Machine
+    from kata.resources.group import Group
+    from kata.runtime.rpc import Client
 
 _ONLINE_TIMEOUT_S = 20.0
 _LOOK_S = 0.01
-
-
-def limit_of(resources: Mapping[str, Any]) -> int:
-    """The memory that a container with these resources (OCI's linux.resources) may use, bytes.
-
-    0: no limit, and so no promise.
-    """
-    limit = (resources.get("memory") or {}).get("limit") or 0
-    return max(int(limit), 0)
 
 
 def needed_mib(limits: Iterable[int]) -> int:
@@ -43,19 +37,16 @@ def needed_mib(limits: Iterable[int]) -> int:
 class Growth:
     """The memory of one machine: what it has, and how it gets more."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, vm: Vm, client: Client, group: Group | None) -> None:
         self._machine = machine
+        self._vm, self._client, self._group = vm, client, group
         self.memory_mib = machine.memory_mib
         self._plugged = 0
 
-    def reach(
-        self, wanted_mib: int, vm: Vm, guest_total: Callable[[], int],
-        before: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        """Have ``wanted_mib`` or more; ``before`` is told the new size before it is plugged.
+    def reach(self, wanted_mib: int) -> None:
+        """Have ``wanted_mib`` or more.
 
-        ``guest_total`` asks the guest how much it sees (bytes). Raises ``Unsupported`` for a
-        machine that cannot have so much, ``HypervisorError``.
+        Raises ``Unsupported`` for a machine that cannot have so much, ``HypervisorError``.
         """
         if wanted_mib <= self.memory_mib:
             return
@@ -63,23 +54,34 @@ class Growth:
         self._check(wanted_mib)
         if added <= 0:
             return  # limits are no reservations: engines are given some above what a host has
-        seen = guest_total()
-        before(self.memory_mib + added)
+        seen = self._guest_total()
+        self._resize_group(self.memory_mib + added)
         try:
-            vm.plug_memory(self._plugged, added)
+            self._vm.plug_memory(self._plugged, added)
         except HypervisorError:
-            before(self.memory_mib)
+            self._resize_group(self.memory_mib)
             raise
         self._plugged += 1
         self.memory_mib += added
         end = time.monotonic() + _ONLINE_TIMEOUT_S
-        while guest_total() < seen + (added << 20):
+        while self._guest_total() < seen + (added << 20):
             if time.monotonic() > end:
                 raise HypervisorError(
                     f"the guest does not take {added} MiB more memory",
                     why=f"after {_ONLINE_TIMEOUT_S:g} s it does not use them",
                 )
             time.sleep(_LOOK_S)
+
+    def _guest_total(self) -> int:
+        """How much the guest sees, bytes."""
+        answer = self._client.call("Stats", ContainerRequest(container_id=""))
+        assert isinstance(answer, StatsResponse)
+        return answer.guest_memory_total
+
+    def _resize_group(self, memory_mib: int) -> None:
+        """What the host lets the VMM use follows its size."""
+        if self._group is not None:
+            self._group.limit(for_machine(memory_mib))
 
     def _check(self, wanted_mib: int) -> None:
         machine, why = self._machine, ""

@@ -12,9 +12,9 @@ import os
 import time
 
 from kata.errors import HypervisorError, KataError, WrongState
+from kata.resources.plan import memory_limit
 from kata.runtime import store as states
 from kata.runtime.control_api import ExitResponse
-from kata.runtime.growth import limit_of
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Lifetime:
         self._forgotten = False
         self.container: Container | None = None
         self.log: StreamLog | None = None
-        self.memory_limit = limit_of(workload.resources)  # bytes, 0: none
+        self.memory_limit = memory_limit(workload.resources)  # bytes, 0: none
         self.resources = workload.resources  # as the last update left them
         self.execs: dict[str, int] = {}  # stand-ins of added processes, by exec id
         self.created, self.started = Event(), Event()

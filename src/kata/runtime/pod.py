@@ -34,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Mapping
+    from typing import Any
 
     from kata.resources.group import Group
     from kata.runtime import control_api
@@ -297,7 +298,7 @@ class PodSupervisor(Supervisor):
         if not self._first.exited.wait(0):
             self._first.present()
         state = parse_state(request.state)
-        workload = BundleWorkload(state, quickjson.loads(request.spec), self._data_root)
+        workload = self._workload(state, quickjson.loads(request.spec))
         workload.owner = self._namespace
         with self._changing:
             if state.id in self._lives:
@@ -306,6 +307,10 @@ class PodSupervisor(Supervisor):
                 raise WrongState("the sandbox has ended")
             life = self._lives[state.id] = Lifetime(workload, state, self._store)
         return life
+
+    def _workload(self, state: ContainerState, spec: dict[str, Any]) -> BundleWorkload:
+        """What a further container is."""
+        return BundleWorkload(state, spec, self._data_root)
 
     def _join(self, life: Lifetime, request: control_api.CreateRequest, fds: list[int]) -> None:
         client = self._sandbox.client

@@ -14,9 +14,9 @@ import time
 from kata.errors import AgentError, HostError, HypervisorError, InvalidInput, KataError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
+from kata.machine.capabilities import capabilities_of
 from kata.resources.group import create
-from kata.resources.plan import for_engine, for_machine
-from kata.runtime.growth import Growth
+from kata.resources.plan import for_engine
 from kata.runtime.uids import UserId
 from kata.runtime.uplink import Uplink
 from kata.storage import plan as storage
@@ -25,9 +25,7 @@ from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
-    ContainerRequest,
     SetClockRequest,
-    StatsResponse,
     api_hash,
 )
 from kata.wire.record import replace
@@ -41,7 +39,9 @@ if TYPE_CHECKING:
     from kata.hypervisors.interface import Vm
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
+    from kata.runtime.disks import Disks
     from kata.runtime.follow import Followed
+    from kata.runtime.growth import Growth
     from kata.runtime.machines import Launch
     from kata.runtime.rpc import Call, Client
     from kata.runtime.timing import Marks
@@ -80,7 +80,8 @@ class Sandbox:
         self._common = Common()
         self._followed: Followed | None = None
         self._uplink = Uplink()
-        self._growth = Growth(launch.machine)
+        self._disks: Disks | None = None
+        self._growth: Growth | None = None
         self._growing = _thread.allocate_lock()
         self._resources, self._limited = first.resources, False  # now; limited: it has started
         self.create_timeout = float(config.agent.create_container_timeout)
@@ -96,8 +97,13 @@ class Sandbox:
         assert self._client is not None
         return self._client
 
+    @property
+    def memory_mib(self) -> int:
+        """What the machine has by now."""
+        return self._growth.memory_mib if self._growth else self._launch.machine.memory_mib
+
     def _limits(self, *, started: bool) -> Limits:
-        return for_engine(self._growth.memory_mib, self._resources, started=started)
+        return for_engine(self.memory_mib, self._resources, started=started)
 
     def limit(self) -> None:
         """From the start of the container on, its share of the processors is all there is."""
@@ -109,7 +115,7 @@ class Sandbox:
         """Let the first container have these from now on. Raises ``InvalidInput``."""
         from kata.runtime.update import set_on_host
 
-        now, memory = self._limits(started=self._limited), self._growth.memory_mib
+        now, memory = self._limits(started=self._limited), self.memory_mib
         if self._group is not None:
             after = for_engine(memory, resources, started=self._limited)
             set_on_host(self._group, now, after)
@@ -117,20 +123,13 @@ class Sandbox:
 
     def grow(self, wanted_mib: int) -> None:
         """Have memory for what the containers may use. Raises as ``Growth.reach`` does."""
-        vm = self._vm
-        assert vm is not None
+        from kata.runtime.growth import Growth
+
+        assert self._vm is not None
         with self._growing:
-            self._growth.reach(wanted_mib, vm, self._guest_memory, self._resize_group)
-
-    def _guest_memory(self) -> int:
-        answer = self.client.call("Stats", ContainerRequest(container_id=""))
-        assert isinstance(answer, StatsResponse)
-        return answer.guest_memory_total
-
-    def _resize_group(self, memory_mib: int) -> None:
-        """What the host lets the VMM use follows its size."""
-        if self._group is not None:
-            self._group.limit(for_machine(memory_mib))
+            if self._growth is None:
+                self._growth = Growth(self._launch.machine, self._vm, self.client, self._group)
+            self._growth.reach(wanted_mib)
 
     @property
     def group(self) -> Group | None:
@@ -229,16 +228,10 @@ class Sandbox:
         self._uplink.forward_ports(self.client)
 
     def _open(self, path: str) -> int:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise HostError(
-                f'cannot open the image layer "{path}"',
-                why=error.strerror or "",
-                hint="kata image rm removes the image, kata image pull fetches it again",
-            ) from None
-        self._opened.append(fd)
-        return fd
+        from kata.runtime.disks import open_layer
+
+        self._opened.append(open_layer(path))
+        return self._opened[-1]
 
     def _plan(self, workload: Workload) -> tuple[Plan, tuple[Share, ...], dict[str, int]]:
         """The files of a container, those to share from now on, and a descriptor for each name."""
@@ -313,6 +306,8 @@ class Sandbox:
                     why="this virtual machine was started without a share",
                 )
             self._share.add(fresh, sources)
+            for disk in plan.disks:
+                self._plug(disk)
             return workload.create_request(plan, self._launch.kernel_release, settled=False)
         except BaseException:
             self.remove(workload.id)
@@ -320,9 +315,23 @@ class Sandbox:
         finally:
             self._close_descriptors()
 
+    def _plug(self, disk: storage.Disk) -> None:
+        from kata.runtime.disks import Disks
+
+        assert self._vm is not None
+        self._disks = self._disks or Disks(self._vm)
+        self._disks.plug(disk)
+
+    @property
+    def takes_disks(self) -> bool:
+        """Whether a root file system on a block device can be the guest's to mount."""
+        return capabilities_of(self._launch.machine).block_hotplug
+
     def remove(self, container_id: str) -> None:
         """Take the files of a container out of the share, once the guest has let go of them."""
         plan = self._plans.pop(container_id, None)
+        if plan is not None and self._disks is not None:
+            self._disks.unplug(plan.disks)
         gone = self._common.drop(plan) if plan is not None and self._first.engine else ()
         gone = self._followed.drop(gone) if self._followed is not None else gone
         if gone and self._share is not None:
@@ -406,9 +415,6 @@ class Sandbox:
 
     _round_trip_ns = 0
 
-    def settle(self) -> None:
-        """What need not be done before the container runs."""
-
     def describe(self) -> dict[str, object]:
         """The facts of this sandbox, for people."""
         machine = self._launch.machine
@@ -419,7 +425,7 @@ class Sandbox:
             "accelerator": machine.accelerator,
             "accelerator_reason": self._launch.reason,
             "machine_type": machine.machine_type,
-            "memory_mib": self._growth.memory_mib,
+            "memory_mib": self.memory_mib,
             "vcpus": machine.vcpus,
             "template": template.key if template else "",
             "kernel": self._guest.kernel_release,

@@ -12,11 +12,11 @@ import os
 import time
 
 from kata.errors import AgentError, KataError, NotFound, WrongState
+from kata.resources.plan import memory_limit
 from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
-from kata.runtime.growth import limit_of, needed_mib
 from kata.runtime.lifetime import KILL, Lifetime, note
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
@@ -266,16 +266,18 @@ class Supervisor:
         resources = quickjson.loads(request.resources)
         check_memory(resources, int(used or 0))
         with self._promising:
-            if limit_of(resources):
-                self._make_room(life, limit_of(resources))
+            if memory_limit(resources):
+                self._make_room(life, memory_limit(resources))
             guests = share(life, resources, self._sandbox, first=life is self._first)
             container.update(quickjson.dumps(guests).encode())
             if "limit" in (resources.get("memory") or {}):
-                life.memory_limit = limit_of(resources)
+                life.memory_limit = memory_limit(resources)
         return Empty()
 
     def _make_room(self, wanting: Lifetime, limit: int) -> None:
         """Have memory for ``limit`` beside the limits of the others. Called with ``_promising``."""
+        from kata.runtime.growth import needed_mib
+
         others = [
             life.memory_limit for life in list(self._lives.values())
             if life is not wanting and not life.exited.wait(0)
@@ -370,7 +372,6 @@ class RunSupervisor(Supervisor):
         try:
             if not waiting.ends_within(0.2):
                 self._sandbox.correct_clock()
-                self._sandbox.settle()
         except KataError as error:
             return self._sandbox.explain(error)
         return self._wait_for(life)

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
         def sources(
             self,
-        ) -> tuple[tuple[str, ...] | storage.Directory, list[storage.Volume], list[Source]]:
+        ) -> tuple[
+            tuple[str, ...] | storage.Directory | storage.Disk, list[storage.Volume], list[Source]
+        ]:
             """Root file system, volumes, and what they name on the host, pinned."""
 
         def create_request(

@@ -7,19 +7,34 @@ namespace, so that whichever of us comes to clean up can.
 from __future__ import annotations
 
 import os
+import stat
 from errno import EINVAL, ENOENT
 
 from kata.errors import HostError
 from kata.linux import mounts
 from kata.linux import syscalls as sc
+from kata.wire.containerd_types import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kata.wire.containerd_types import Mount
-
+_GUESTS = ("ext4", "erofs")  # file systems that the guest image has
 _MOST_LAYERS = 64  # mounts at one place: of a place that something mounts again and again
+
+
+def for_guest(wanted: Sequence[Mount]) -> Mount | None:
+    """The one mount that the guest can do itself: of a block device, or a file that is a disk."""
+    if len(wanted) != 1 or wanted[0].type not in _GUESTS or wanted[0].target.strip("/"):
+        return None
+    try:
+        mode = os.stat(wanted[0].source).st_mode
+    except OSError:
+        return None
+    if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
+        return None
+    options = [o for o in wanted[0].options if o != "loop"]
+    return Mount(type=wanted[0].type, source=wanted[0].source, options=options)
 
 
 def mount_all(wanted: Sequence[Mount], target: str) -> None:

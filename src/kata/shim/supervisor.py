@@ -26,6 +26,8 @@ from kata.shim.order import PROGRAM
 from kata.shim.sandboxes import SandboxService
 from kata.shim.server import Server
 from kata.shim.tasks import TaskService
+from kata.shim.workload import ShimWorkload
+from kata.storage.plan import Disk
 from kata.wire.agent_api import Empty, GuestEvent
 
 TYPE_CHECKING = False
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
     from kata.runtime.timing import Marks
     from kata.shim.empty import Arrived, HolderWorkload
     from kata.shim.seat import Seat
-    from kata.shim.workload import ShimWorkload
     from kata.wire import agent_api
+    from kata.wire.containerd_types import Mount
 
 _DRAIN_S = 10.0  # for output that nobody reads
 _LAST_ANSWERS_S = 5.0
@@ -61,12 +63,25 @@ class ShimSupervisor(PodSupervisor):
         super().__init__(sandbox, first, store, state, marks)
         self.seat, self._arrived = given
         self._shutdown = Event()
+        self._disks: dict[str, Disk] = {}  # of containers that are being made
+        self._count = 0
         self._tasks = TaskService(self)
         self._server = Server({**self._tasks.services(), **SandboxService(self).services()})
         self.on_oom: Callable[[str], None] = self._tasks.out_of_memory
         self.on_end: Callable[[Lifetime], None] = self._tasks.ended
 
     # what the service needs of the core
+
+    def use_disk(self, container_id: str, wanted: Mount) -> None:
+        """Have the guest mount a container's root file system; before it is made."""
+        number, self._count = self._count, self._count + 1
+        self._disks[container_id] = Disk(wanted.source, number, wanted.type, tuple(wanted.options))
+
+    def _workload(self, state: ContainerState, spec: dict[str, Any]) -> ShimWorkload:
+        name = state.name.removeprefix(f"{self.seat.order.namespace}.")
+        workload = ShimWorkload(name, state, spec, self._data_root)
+        workload.disk = self._disks.pop(state.id, None)
+        return workload
 
     @property
     def store(self) -> Store:
@@ -195,6 +210,8 @@ class ShimSupervisor(PodSupervisor):
         if self._create is None:
             raise KataError("nobody asked for the container any more")
         request, passed = self._create
+        first: ShimWorkload = life.workload  # type: ignore[assignment]
+        first.disk = self._disks.pop(life.state.id, None)
         try:
             plan = sandbox.add(life.workload)
         except BaseException:
@@ -246,12 +263,18 @@ class ShimSupervisor(PodSupervisor):
         assert life.container is not None
         if not life.container.init.drain(_DRAIN_S):
             note(f'container "{life.state.name}": nobody reads the rest of its output')
+        self._write_out(life)
         life.end(end)
         life.started.set()
         life.finished.set()
         self.on_end(life)
         if self._is_over():
             self._over.set()
+
+    def _write_out(self, life: Lifetime) -> None:
+        """What a container wrote to a disk of its own is on it before its end is told."""
+        if getattr(life.workload, "disk", None) is not None:
+            self._remove_from_guest(life)
 
     def _until_end(self) -> None:
         self._over.wait()

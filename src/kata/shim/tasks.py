@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kata.shim.server import Method
     from kata.shim.stdio import Stdio
     from kata.shim.supervisor import ShimSupervisor
+    from kata.wire.containerd_types import Mount
     from kata.wire.protobuf import Message
 
     Spec = dict[str, Any]
@@ -131,14 +132,16 @@ class TaskService:
         if not first:
             self._check_membership(request.id, spec)
         task.rootfs = root_of(spec, request.bundle)
-        rootfs.mount_all(request.rootfs, task.rootfs)
-        task.mounted = bool(request.rootfs)
+        disk = rootfs.for_guest(request.rootfs) if core.sandbox.takes_disks else None
+        if disk is None:
+            rootfs.mount_all(request.rootfs, task.rootfs)
+            task.mounted = bool(request.rootfs)
         try:
             stdio = task.init.stdio = self._open(task, task.init.places)
             try:
                 task.hooks = Hooks(core.seat, task, spec)
                 task.hooks.create()
-                self._ask(task, spec, stdio, first=first)
+                self._ask(task, spec, stdio, disk, first=first)
             except BaseException:
                 stdio.close()
                 raise
@@ -162,7 +165,9 @@ class TaskService:
         }  # fmt: skip
         return open_streams(places, facts, self._core.seat.host_network)
 
-    def _ask(self, task: Task, spec: Spec, stdio: Stdio, *, first: bool) -> None:
+    def _ask(
+        self, task: Task, spec: Spec, stdio: Stdio, disk: Mount | None, *, first: bool
+    ) -> None:
         """Have the core make it."""
         core = self._core
         request = control_api.CreateRequest(pid=self._pid)
@@ -176,6 +181,8 @@ class TaskService:
             os.close(core.store.create(state))
         request.container_id = state.id
         task.id_in_core = state.id
+        if disk is not None:
+            core.use_disk(state.id, disk)
         fds = stdio.release()
         request.streams = list(fds)
         try:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.runtime.store import ContainerState
+    from kata.storage.plan import Directory, Disk
+    from kata.storage.sources import Source
 
 
 class ShimWorkload(BundleWorkload):
@@ -20,6 +22,10 @@ class ShimWorkload(BundleWorkload):
     ) -> None:  # fmt: skip
         super().__init__(state, spec, data_root, network)
         self.engine_id = engine_id
+        self.disk: Disk | None = None  # its root file system, where the guest mounts that
+
+    def _root(self) -> tuple[Directory | Disk, list[Source]]:
+        return super()._root() if self.disk is None else (self.disk, [])
 
     def _state_document(self) -> dict[str, Any]:
         return {**super()._state_document(), "id": self.engine_id}

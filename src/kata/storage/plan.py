@@ -11,6 +11,7 @@ OCI runtime-spec config.md "Mounts".
 from __future__ import annotations
 
 from kata.errors import InvalidInput, Unsupported
+from kata.machine.description import disk_serial
 from kata.wire.agent_api import Storage
 from kata.wire.record import record
 
@@ -73,6 +74,19 @@ class Directory:
 
 
 @record
+class Disk:
+    """A root file system on a block device, or in a file, that the guest mounts itself.
+
+    ``number`` tells those of one machine apart.
+    """
+
+    path: str
+    number: int
+    fstype: str
+    options: tuple[str, ...] = ()
+
+
+@record
 class Layer:
     """An image layer to attach as the read-only disk ``serial``; ``wired``: its slot exists."""
 
@@ -119,15 +133,16 @@ class Plan:
     shares: tuple[Share, ...]
     storages: tuple[Storage, ...]
     mounts: tuple[dict[str, Any], ...]
+    disks: tuple[Disk, ...] = ()
 
 
 def plan(
     container_id: str,
-    rootfs: Sequence[str] | Directory,
+    rootfs: Sequence[str] | Directory | Disk,
     volumes: Iterable[Volume] = (),
     limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> Plan:
-    """The plan for one container; ``rootfs`` is EROFS layers (lowest first) or a directory.
+    """The plan for one container; ``rootfs`` is EROFS layers (lowest first), a directory, a disk.
 
     Raises ``InvalidInput`` for a request without sense, ``Unsupported`` for too many layers.
     """
@@ -135,8 +150,17 @@ def plan(
         raise InvalidInput(f'container id "{container_id}"', why="not a name for a directory")
     home = f"{_CONTAINERS}/{container_id}"
     shares, mounts = _volumes(container_id, volumes)
-    if isinstance(rootfs, Directory):
-        layers: tuple[Layer, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    if isinstance(rootfs, Disk):
+        disks = (rootfs,)
+        storages = [
+            Storage(
+                driver="blk", source=disk_serial(rootfs.number), fstype=rootfs.fstype,
+                options=list(rootfs.options), mount_point=f"{home}/rootfs",
+            )
+        ]  # fmt: skip
+    elif isinstance(rootfs, Directory):
         _absolute("root file system", rootfs.source)
         root = Share(rootfs.source, f"{container_id}-rootfs", rootfs.readonly, is_directory=True)
         shares.insert(0, root)
@@ -146,7 +170,7 @@ def plan(
         storages = _overlay(layers, home, limits.scratch_bytes)
     if shares and not limits.share_mounted:
         storages.insert(0, share_storage())
-    return Plan(f"{home}/rootfs", layers, tuple(shares), tuple(storages), tuple(mounts))
+    return Plan(f"{home}/rootfs", layers, tuple(shares), tuple(storages), tuple(mounts), disks)
 
 
 def _volumes(

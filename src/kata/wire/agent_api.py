@@ -38,6 +38,7 @@ SERVICE = "kata.Agent"
 SANDBOX_NETWORK = "kata:sandbox"
 RESOLVER = "127.0.0.11"  # where Docker answers names, in each network namespace of its own
 CARD_PREFIX = "02:00:00:00:00:"  # of the MAC addresses that network cards are made with
+DISK_PREFIX = "plugged"  # of the serial numbers of disks that are plugged
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONTAINER_PREFIX = "kata:container:"  # and an id: the path of a namespace of that container
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -243,8 +242,7 @@ def test_a_sandbox_is_stopped_by_whoever_comes(running, directory):
     """The last containers of a pod may end at once: each thread that stops it finds it stopped."""
     with open(f"{directory}/none.toml", "w", encoding="utf-8"):
         pass
-    launch = SimpleNamespace(machine=SimpleNamespace(memory_mib=512))
-    sandbox = Sandbox(None, launch, load(f"{directory}/none.toml"), Marks(), directory)
+    sandbox = Sandbox(None, None, load(f"{directory}/none.toml"), Marks(), directory)
     sandbox._share = running
     failures = []
     line = threading.Barrier(3)

@@ -9,6 +9,9 @@ from kata.hypervisors.interface import Bindings
 from kata.hypervisors.qemu.arguments import (
     Wiring,
     arguments,
+    disk_device,
+    disk_node,
+    disk_set,
     memory_device,
     more_memory,
     nic_device,
@@ -16,7 +19,7 @@ from kata.hypervisors.qemu.arguments import (
     share_device,
 )
 from kata.hypervisors.qemu.driver import wants_taps
-from kata.machine.description import Machine
+from kata.machine.description import Machine, disk_serial
 from kata.wire.record import replace
 
 MACHINE = Machine(
@@ -142,6 +145,16 @@ def test_memory_plugged_later_is_shared_if_the_first_is():
     assert shared["qom-type"] == "memory-backend-memfd"
     assert shared["share"] is True
     assert memory_device(1)["memdev"] == shared["id"]
+
+
+def test_a_disk_that_is_plugged_is_a_descriptor():
+    """Node and device belong together, the set is none of a wired slot's, no path is ours."""
+    node, device = disk_node(3, readonly=True, is_device=True), disk_device(3)
+    assert node["filename"] == f"/dev/fdset/{disk_set(3)}" == "/dev/fdset/103"
+    assert (node["driver"], node["read-only"]) == ("host_device", True)
+    assert disk_node(3, readonly=False, is_device=False)["driver"] == "file"
+    assert device["drive"] == node["node-name"]
+    assert device["serial"] == disk_serial(3)
 
 
 def test_microvm_has_no_pci():

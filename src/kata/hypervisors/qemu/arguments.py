@@ -8,7 +8,7 @@ Source: qemu(1) and QEMU's docs/system, 7.2.
 from __future__ import annotations
 
 from kata.errors import Unsupported
-from kata.machine.description import AGENT_PORT, SHARE_TAG, mac_of, serial_of
+from kata.machine.description import AGENT_PORT, SHARE_TAG, disk_serial, mac_of, serial_of
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ SHARE_PORT = "port0"  # root port of q35, for what is plugged later
 
 # Larger than any disk: then a clone's disk can be any size and the guest need not be told.
 _EMPTY = (f"driver=null-co,size={1 << 42},read-only=on",)
+_PLUGGED_SETS = 100  # above the numbers of wired slots
 _TRANSLATION_BUFFER_MIB = 256
 _MACHINE_OPTIONS = {
     "pc": "pc,hpet=off,vmport=off,usb=off,smbus=off,sata=off",
@@ -179,6 +180,27 @@ def more_memory(machine: Machine, slot: int, mib: int) -> dict[str, object]:
 def memory_device(slot: int) -> dict[str, object]:
     """The arguments of ``device_add`` for memory whose backend is already there."""
     return {"driver": "pc-dimm", "id": f"dimm{slot}", "memdev": f"memory{slot}"}
+
+
+def disk_node(number: int, *, readonly: bool, is_device: bool) -> dict[str, object]:
+    """The arguments of ``blockdev-add`` for a disk whose descriptor is in set ``disk_set``."""
+    return {
+        "driver": "host_device" if is_device else "file", "node-name": f"plugged{number}",
+        "filename": f"/dev/fdset/{disk_set(number)}", "read-only": readonly, "locking": "off",
+    }  # fmt: skip
+
+
+def disk_set(number: int) -> int:
+    """The number of the set that holds a plugged disk's descriptor."""
+    return _PLUGGED_SETS + number
+
+
+def disk_device(number: int) -> dict[str, object]:
+    """The arguments of ``device_add`` for a disk whose node is already there."""
+    return {
+        "driver": "virtio-blk-pci", "id": f"disk-{number}", "drive": f"plugged{number}",
+        "serial": disk_serial(number), "bus": "pci.0",
+    }  # fmt: skip
 
 
 def nic_peer(slot: int, *, vhost: bool) -> dict[str, object]:

@@ -295,6 +295,36 @@ class QemuVm:
             self.execute("netdev_del", {"id": f"net{slot}"})
             raise
 
+    def plug_disk(self, number: int, fd: int, *, readonly: bool, is_device: bool) -> None:
+        """See ``Vm.plug_disk``."""
+        require(self._machine, block_hotplug=True)
+        held = {"fdset-id": words.disk_set(number)}
+        check(self._watch.start_with("add-fd", held, fd).wait(_PLUG_TIMEOUT_S), "add-fd")
+        try:
+            node = words.disk_node(number, readonly=readonly, is_device=is_device)
+            self.execute("blockdev-add", node)
+            try:
+                self.execute("device_add", words.disk_device(number))
+            except HypervisorError:
+                self.execute("blockdev-del", {"node-name": node["node-name"]})
+                raise
+        finally:
+            self.execute("remove-fd", held)  # the node has its own
+
+    def unplug_disk(self, number: int) -> None:
+        """See ``Vm.unplug_disk``."""
+        device = words.disk_device(number)
+        queue = self._watch.queue("DEVICE_DELETED")
+        try:
+            self.execute("device_del", {"id": device["id"]})
+            while queue.get(timeout=_PLUG_TIMEOUT_S).get("device") != device["id"]:
+                pass
+            self.execute("blockdev-del", {"node-name": device["drive"]})
+        except Empty:
+            raise HypervisorError(f'the guest does not let go of disk "{number}"') from None
+        finally:
+            self._watch.drop("DEVICE_DELETED", queue)
+
     def plug_memory(self, slot: int, mib: int) -> None:
         """See ``Vm.plug_memory``."""
         require(self._machine, memory_hotplug=True)

@@ -145,11 +145,15 @@ class Watch:
 
     def send_descriptor(self, name: str, fd: int) -> Pending:
         """Pass QEMU a descriptor, known there as ``name``."""
+        return self.start_with("getfd", {"fdname": name}, fd)
+
+    def start_with(self, name: str, arguments: dict[str, Any], fd: int) -> Pending:
+        """Send a command that takes a descriptor along."""
         from kata.linux import fds
 
-        pending = Pending("getfd")
+        pending = Pending(name)
         with self._sending:
-            number, data = self._qmp.command("getfd", {"fdname": name})
+            number, data = self._qmp.command(name, arguments)
             self._pending[number] = pending
             fds.send(self._monitor, data, [fd])
         return pending
