@@ -343,14 +343,14 @@ def test_a_shim_that_was_killed_before_it_was_asked(containerd):
         else:  # more than one, if it is just dying
             until(lambda path=address: _deleted(containerd, path), 10, "the end of the socket")
         until(lambda path=address: not os.path.exists(path), 10, "the end of the socket")
+        kept = [f"{containerd.state}/{kind}" for kind in ("names", "uids")]
+        until(lambda of=kept: not any(map(os.listdir, of)), 10, "the end of name and user id")
 
 
 def _deleted(containerd, path):
     """Delete what is long gone; whether a socket went with it."""
     containerd.delete("box")
     return not os.path.exists(path)
-        kept = [f"{containerd.state}/{kind}" for kind in ("names", "uids")]
-        until(lambda of=kept: not any(map(os.listdir, of)), 10, "the end of name and user id")
 
 
 def test_containerd_may_go_away_and_come_back(containerd):
