@@ -10,7 +10,10 @@ import time
 import pytest
 
 from containerd.differences import differs
+from support import leaks
+from support.cri import until
 from support.engines import IMAGE
+from support.node import processes
 
 
 def test_output_and_exit_codes(ctr):
@@ -255,6 +258,36 @@ def test_one_after_another(ctr, times):
     for number in range(times):
         done = ctr.run("sh", "-c", f"echo {number}; exit {number % 3}", name=f"row-{number}")
         assert (done.code, done.out) == (number % 3, str(number))
+
+
+@pytest.mark.parametrize("times", [30, pytest.param(1000, marks=pytest.mark.soak)])
+def test_many_are_added(ctr, times):
+    """Processes that come and go leave the shim no descriptor, no thread and little memory."""
+    ctr.up(name="box")
+    for _ in range(10):  # the first ones load what all need
+        assert ctr.exec("box", "true").code == 0
+    [shim] = [pid for pid in processes("containerd-shim") if "-id box" in leaks.describe(pid)]
+    before = _held(shim)
+    for number in range(times):
+        done = ctr.exec("box", "sh", "-c", f"exit {number % 3}")
+        assert done.code == number % 3
+    spare = 8 if ctr.runtime == "runc" else 0  # of Go's own threads
+
+    def as_before():
+        after = _held(shim)
+        return all(a <= b + spare for a, b in zip(after[:2], before[:2], strict=True))
+
+    until(as_before, 10, "what was held before")
+    assert _held(shim)[2] <= before[2] + (6 << 20)
+
+
+def _held(pid: int) -> tuple[int, int, int]:
+    """Descriptors, threads, and bytes of memory that a process has to itself."""
+    private = 0
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+        if line.startswith("Private_"):
+            private += int(line.split()[1]) << 10
+    return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), private
 
 
 def test_ten_at_once(ctr):
