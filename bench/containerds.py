@@ -104,7 +104,7 @@ class ShimStart(arms.Arm):
 
     def __init__(self, name: str, program: str, bundle: str, env: dict[str, str]) -> None:
         self._address = env["TTRPC_ADDRESS"].removesuffix(".ttrpc")
-        super().__init__(f"shim start, {name}", f"{program} start", [program])
+        super().__init__(f"shim start, {name}", f"{os.path.basename(program)} start", [program])
         self._bundle, self._env = bundle, env
 
     def measure(self) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Life(arms.Arm):
     """One container from create to delete; a moment is what one verb takes, not when it ends."""
 
     def __init__(self, name: str, program: list[str], bundle: str, directory: str) -> None:
-        super().__init__(name, f"the verbs of {program[0]}", program)
+        super().__init__(name, f"the verbs of {os.path.basename(program[0])}", program)
         os.mkdir(directory)
         self._bundle, self._directory = bundle, directory
         self._process = f"{directory}/process.json"
@@ -130,7 +130,8 @@ class Whole(arms.Arm):
     """An engine's command that must succeed; what it writes is of no interest."""
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        super().__init__(name, " ".join(command), command)
+        words = (os.path.basename(word) if "/bin/" in word else word for word in command)
+        super().__init__(name, " ".join(words), command)
         self._environment = environment
 
     def measure(self) -> dict[str, float]:
