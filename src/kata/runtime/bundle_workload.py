@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import InvalidInput
+from kata.errors import InvalidInput, InvalidSpec
+from kata.linux.namespaces import new_network
+from kata.oci.spec import namespaces
 from kata.runtime import bundle as bundles
 from kata.runtime.workload import exec_request, set_terminal
 from kata.storage import plan as storage
@@ -144,6 +146,22 @@ class BundleWorkload:
                 process["user"] = {**(process.get("user") or {}), **_user(wanted.user)}
             set_terminal(process, wanted)
         return exec_request(process, self._seccomp, fds)
+
+
+def open_network(spec: dict[str, Any]) -> int:
+    """The network namespace of a sandbox, by descriptor: the engine's, or one of its own.
+
+    Raises ``InvalidSpec`` for one that is not there.
+    """
+    path = namespaces(spec)["network"]
+    if not path:
+        return new_network()
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidSpec(
+            "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
+        ) from None
 
 
 def _user(text: str) -> dict[str, int]:

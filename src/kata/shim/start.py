@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 
 from kata.config.load import load
-from kata.errors import AlreadyExists, InvalidSpec, WrongState
-from kata.linux.namespaces import new_network
+from kata.errors import AlreadyExists, WrongState
 from kata.oci import pods
-from kata.oci.spec import namespaces
+from kata.runtime.bundle_workload import open_network
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import Store, write_atomic
 from kata.shim import address as addresses
@@ -99,7 +98,7 @@ def _begin(order: Order, bundle: str, spec: Spec, path: str) -> None:
         store = Store(config.runtime.state_root)
         state = replace(new_state(order, spec, bundle), traces=(path,))
         lock = reserve(store, state)
-        network = _network(spec)
+        network = open_network(spec)
         kind = pods.membership(order.id, spec.get("annotations") or {}).kind
         seat = Seat(
             order, bundle, listener, path, _ttrpc(order), kind, network, _own_network(), config_path
@@ -136,19 +135,6 @@ def _ttrpc(order: Order) -> str:
     """containerd's socket for events; CRI-O has none."""
     named = os.environ.get("TTRPC_ADDRESS", "")
     return named or (f"{order.address}.ttrpc" if order.address else "")
-
-
-def _network(spec: Spec) -> int:
-    """The network namespace of the sandbox: containerd's, or one of its own."""
-    path = namespaces(spec)["network"]
-    if not path:
-        return new_network()
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidSpec(
-            "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
-        ) from None
 
 
 def _own_network() -> int:

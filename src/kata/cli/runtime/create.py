@@ -22,7 +22,6 @@ from kata.cli.runtime.handover import (
 from kata.cli.runtime.start import start
 from kata.config.load import load
 from kata.errors import AlreadyExists, HostError, InvalidInput, InvalidSpec, KataError, Unsupported
-from kata.linux.namespaces import new_network
 from kata.oci import pods
 from kata.oci.honoured import drop_unknown_capabilities, refuse
 from kata.oci.spec import namespaces, parse
@@ -279,15 +278,9 @@ class _Creation:
 
     def _network(self) -> int:
         """The network namespace of the sandbox: the engine's, or one of its own."""
-        path = namespaces(self._spec)["network"]
-        if not path:
-            return new_network()
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InvalidSpec(
-                "linux.namespaces", f'the network namespace "{path}": {error.strerror}'
-            ) from None
+        from kata.runtime.bundle_workload import open_network
+
+        return open_network(self._spec)
 
     def _fork(self, launch: Any, network: int) -> tuple[ControlClient, ControlClient]:
         """The supervisor of a new sandbox; two connections to it, for us and for the stand-in."""
