@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -242,7 +243,8 @@ def test_a_sandbox_is_stopped_by_whoever_comes(running, directory):
     """The last containers of a pod may end at once: each thread that stops it finds it stopped."""
     with open(f"{directory}/none.toml", "w", encoding="utf-8"):
         pass
-    sandbox = Sandbox(None, None, load(f"{directory}/none.toml"), Marks(), directory)
+    first = SimpleNamespace(resources={})  # of a workload, all that is asked before a start
+    sandbox = Sandbox(first, None, load(f"{directory}/none.toml"), Marks(), directory)
     sandbox._share = running
     failures = []
     line = threading.Barrier(3)
