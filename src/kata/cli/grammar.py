@@ -221,6 +221,13 @@ _VERBS: dict[str, tuple[Any, ...]] = {
                         _FORMAT)),
     "factory status": ("factory", "List templates", "kata factory status", (), (_FORMAT,)),
     "factory destroy": ("factory", "Remove all templates", "kata factory destroy", (), ()),
+    "factory serve": ("pool", "Keep virtual machines ready for engines, until it is ended",
+                      "kata factory serve --size 4", (),
+                      (("size", "", "NUMBER", "value",
+                        "how many; vm_cache_number of the configuration"),),
+                      {"note": "Needs a service manager; each one ready takes 100 MB and more."}),
+    "factory pool": ("pool", "List the virtual machines that are kept ready",
+                     "kata factory pool", (), (_FORMAT,)),
     "check": ("check", "Say whether this host can run containers, and what is missing",
               "kata check", (),
               (_FORMAT,),
@@ -251,7 +258,7 @@ _VERBS: dict[str, tuple[Any, ...]] = {
 GROUPS = {
     "image": "Images of containers",
     "guest": "The kernel and image that machines start from",
-    "factory": "Templates that machines are copied from",
+    "factory": "Templates that machines are copied from, machines kept ready",
 }
 
 ALIASES = {

@@ -120,6 +120,11 @@ class Factory(Group):
         "already; 0: none",
         check=between(0, 1000),
     )
+    vm_cache_number: int = integer(
+        2,
+        "how many virtual machines kata factory serve keeps ready for engines",
+        check=between(1, 1000),
+    )
     template_path: str = text(
         "", "where templates are kept; empty: templates in data_root", check=ABSOLUTE_OR_EMPTY
     )

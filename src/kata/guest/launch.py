@@ -30,7 +30,7 @@ from kata.wire.agent_api import CONTAINER_PREFIX, SANDBOX_NETWORK, Empty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kata.guest.loop import Loop
     from kata.guest.spec import Spec
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         PrepareRequest,
         Program,
         Seccomp,
+        Storage,
         UpdateTreeRequest,
     )
 
@@ -79,6 +80,11 @@ class Launcher:
 
         self._await(parked, prepared.PARKED, outcome, made)
         return outcome
+
+    def keep(self, storages: Sequence[Storage]) -> None:
+        """Mount what containers may use; it stays when none does. Raises as mounting does."""
+        for storage in storages:
+            self._storages.mount(storage)
 
     def root(self, request: PrepareRequest) -> Outcome:
         """Let the parked child make its root; the outcome is there when it waits again."""

@@ -223,6 +223,7 @@ class Agent:
         if request.spec:
             parked = self._launcher.root(request)
         else:
+            self._launcher.keep(request.storages)
             parked = self._launcher.park(shares_network=self._network.look())
             self._network.rehearse()
         gc.collect()

@@ -100,6 +100,26 @@ def members(group: str) -> list[int]:
     return [int(word) for word in read(f"{group}/cgroup.procs").split()]
 
 
+def follow(pid: int) -> None:
+    """Go to the groups that another process is in, all of us, where ours differ.
+
+    Raises ``OSError``.
+    """
+    layout = detect()
+    ours = _places("self")
+    for controllers, path in _places(pid).items():
+        point = dict(layout.v1).get(controllers.split(",")[0]) if controllers else layout.unified
+        if point and ours.get(controllers) != path:
+            write(f"{point}{path}/cgroup.procs", str(os.getpid()))
+
+
+def _places(pid: int | str) -> dict[str, str]:
+    """The path in each hierarchy, by its controllers; version 2's has none (cgroups(7))."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+
+
 def below(group: str) -> Iterator[str]:
     """The group's directory and all below it, the deepest first."""
     try:

@@ -81,13 +81,12 @@ class Network:
     def __enter__(self) -> Self:
         try:
             self._open()
-            self.refresh()
+            for slot in range(self._slots):
+                self._new_tap(slot)
+            self._look()
         except BaseException:
             self.close()
             raise
-        if self._plan.refused:
-            self.close()
-            raise _refusal(self._plan)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,12 +105,47 @@ class Network:
             raise HostError(
                 f'cannot enter the network namespace "{self._given}"', why=_reason(error)
             ) from None
-        for slot in range(self._slots):
-            self._new_tap(slot)
+    def _look(self) -> None:
+        """Connect what there is. Raises ``Unsupported`` for a link that no card can stand for."""
+        self.refresh()
+        if self._plan.refused:
+            raise _refusal(self._plan)
+
+    def move(self, namespace: int) -> None:
+        """Go to another namespace (a descriptor that stays the caller's), taps and VMM with us.
+
+        Before ``watch``; raises as entering does. The guest is to be told all of it.
+        """
+        with self._lock:
+            assert self._sock is not None
+            assert self._events is not None
+            for made in self._taps.values():
+                self._disconnect(self._sock, made)
+            try:
+                for made in self._taps.values():
+                    self._sock.move_link(made.index, namespace)
+            except OSError as error:
+                raise HostError("cannot move a tap device", why=_reason(error)) from None
+            self._sock.close()
+            self._events.close()
+            os.close(self._namespace)
+            self._given, self._told = namespace, b""
+            self._open()
+            for made in self._taps.values():
+                made.index, made.mtu = self._sock.link(name=_name(made.slot)).index, 0
+                self._sock.keep_quiet(made.index)
+        self._look()
+
+    @staticmethod
+    def _disconnect(sock: Rtnetlink, made: Tap) -> None:
+        """Take the filters away that lead to a tap and from it; a link that is gone has none."""
+        for index in filter(None, (made.target, made.index if made.target else 0)):
+            sock.drop_redirect(index)
+        made.target = 0
 
     def _new_tap(self, slot: int) -> Tap:
         assert self._sock is not None
-        name = f"tap{slot}_kata"
+        name = _name(slot)
         try:
             with Inside(self._namespace):
                 fd = tap.open_tap(name)
@@ -264,6 +298,10 @@ class Network:
                         step(index)
                 except OSError:
                     pass  # nothing more can be done, and it ends with the descriptors anyway
+
+
+def _name(slot: int) -> str:
+    return f"tap{slot}_kata"
 
 
 def new_namespace(path: str = "") -> int:

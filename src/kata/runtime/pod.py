@@ -89,14 +89,17 @@ class PodSupervisor(Supervisor):
         del fds
         sandbox, life = self._sandbox, self._first
         self._control.listen(self._store.directory(life.state.id))
-        plan = sandbox.prepare()
+        plan = None if life.workload.deferred else sandbox.prepare()
         client = sandbox.connect()
+        configured = sandbox.configure() if plan is None else None  # one that runs: meanwhile
         self._asked.wait()
         if self._create is None:
             raise KataError("nobody asked for the container any more")
         request, passed = self._create
+        if plan is None:
+            plan = with_mounts_of(request.pid, lambda: sandbox.add(life.workload))
         client.cork()
-        configured = sandbox.configure()
+        configured = configured or sandbox.configure()
         told = sandbox.tell_network()
         self._look_at_names()
         container = Container(client, life.state.id)

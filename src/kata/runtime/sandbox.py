@@ -1,7 +1,8 @@
 """One virtual machine with everything that belongs to it: disks, share, user id, agent.
 
 Its steps are called in this order: ``launch`` (spawns, single threaded), ``prepare`` (while
-the VMM starts), ``connect``, ``configure``, ``wait_ready``, and ``stop`` whatever happened.
+the VMM starts), ``connect``, ``configure``, ``wait_ready``, and ``stop`` whatever happened. One of
+the pool was ``park``ed after all this, and goes on with ``adopt`` and ``configure``.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import os
 import select
 import time
 
-from kata.errors import AgentError, HostError, HypervisorError, InvalidInput, KataError
+from kata.errors import AgentError, HostError, InvalidInput
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.machine.capabilities import capabilities_of
-from kata.resources.group import create
+from kata.resources.group import Entry, create
 from kata.resources.plan import for_engine
 from kata.runtime.uids import UserId
 from kata.runtime.uplink import Uplink
@@ -25,6 +26,7 @@ from kata.wire.agent_api import (
     ClockResponse,
     ConfigureRequest,
     ConfigureResponse,
+    PrepareRequest,
     SetClockRequest,
     api_hash,
 )
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.config.settings import Config
+    from kata.errors import KataError
     from kata.hypervisors.interface import Vm
-    from kata.resources.group import Entry, Group
+    from kata.resources.group import Group
     from kata.resources.plan import Limits
     from kata.runtime.disks import Disks
     from kata.runtime.follow import Followed
@@ -52,7 +55,6 @@ if TYPE_CHECKING:
 
 NO_FILES = storage.Plan("", (), (), (), ())  # of a sandbox whose containers are still to come
 _ENTROPY = 64  # bytes: twice what the kernel's generator is keyed with
-_CRASH_MARK = "kata-agent: crashed"
 
 
 class Sandbox:
@@ -161,17 +163,7 @@ class Sandbox:
         """Spawn the share's daemon and the VMM; returns while they start. Raises ``HostError``."""
         runtime, settings = self._config.runtime, self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
-        parent, name = self._first.group
-        if self._first.systemd_slice:
-            from kata.resources import systemd
-
-            scope = systemd.Unit(self._first.systemd_slice, name)
-            systemd.start(scope, f"kata sandbox {self._first.id}")
-        self._group = create(name, self._limits(started=False), parent=parent)
-        refused = [w for w in self._group.warnings if "cpuset" in w]
-        if refused and self._first.engine:
-            raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
-        entry = self._group.entry()
+        entry = self._make_group()
         deferred = self._first.deferred
         plan, fresh, sources = (
             (NO_FILES, (), {}) if deferred else self._plan(self._first)
@@ -206,6 +198,50 @@ class Sandbox:
         self._vm = driver.start(machine, bindings, options)
         self._frozen = frozen
         self._marks.mark("spawned")
+
+    def _make_group(self) -> Entry:
+        """Its control group on the host; one that is nobody's yet has none."""
+        parent, name = self._first.group
+        if not name:
+            return Entry()
+        if self._first.systemd_slice:
+            from kata.resources import systemd
+
+            scope = systemd.Unit(self._first.systemd_slice, name)
+            systemd.start(scope, f"kata sandbox {self._first.id}")
+        self._group = create(name, self._limits(started=False), parent=parent)
+        refused = [w for w in self._group.warnings if "cpuset" in w]
+        if refused and self._first.engine:
+            raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
+        return self._group.entry()
+
+    def keep_ready(self) -> None:
+        """Have the share mounted for good, and a half-made container wait, as in a template.
+
+        That the share is never unmounted matters: virtiofsd 7.2 serves no third mount of it.
+        """
+        request = PrepareRequest(storages=[self.share_storage()])
+        self.client.call("Prepare", request, self.create_timeout)
+
+    def park(self) -> None:
+        """Let the guest stand still until ``adopt``."""
+        assert self._vm is not None
+        self._vm.pause()
+
+    def adopt(self, first: Workload, marks: Marks) -> None:
+        """Be the sandbox of ``first``, whose files come by ``add``; it was nobody's until now.
+
+        Instead of ``launch``, and raises as that does.
+        """
+        assert self._vm is not None
+        assert self._share is not None
+        self._first, self._resources, self._marks = first, first.resources, marks
+        self._make_group()
+        self.enter_group((self._vm.pid, self._share.process.pid))
+        if first.network >= 0:
+            self._uplink.move(first.network)
+        self._vm.resume()
+        self._marks.mark("adopted")
 
     def tell_network(self) -> Call | None:
         """Tell the guest of its network, as it is now; its answer. Before the first container."""
@@ -346,6 +382,8 @@ class Sandbox:
         from kata.runtime.rpc import Client  # while the VMM starts
 
         assert self._vm is not None
+        if self._client is not None:  # of one that was adopted
+            return self._client
         if self._share is not None or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
@@ -439,29 +477,14 @@ class Sandbox:
         """The better reason for an error: why the VMM died, or what the agent crashed of."""
         if not isinstance(error, AgentError) or self._vm is None:
             return error
-        if self._share_failure is not None:
-            return self._share_failure
-        reason = self._death_within(2.0)
-        console = self._vm.console_tail()
-        crash = console.rfind(_CRASH_MARK)
-        if crash >= 0:
-            return HypervisorError(
-                "the agent in the guest crashed", why="its traceback is on the console",
-                hint="please report this", console=console[crash:],
-            )  # fmt: skip
-        if reason:
-            return HypervisorError(
-                "the virtual machine ended", why=reason, console=console,
-                hint="the container ended with it",
-            )  # fmt: skip
-        return error
+        from kata.runtime.postmortem import explained
 
-    def _death_within(self, seconds: float) -> str:
-        assert self._vm is not None
-        end = time.monotonic() + seconds
-        while not self._vm.death() and time.monotonic() < end:
-            time.sleep(0.01)
-        return self._vm.death()
+        return self._share_failure or explained(self._vm, error)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its virtual machine has ended by itself."""
+        return self._vm is None or bool(self._vm.death())
 
     def kill(self) -> None:
         """End the virtual machine at once; whoever waits for its processes hears of it."""

@@ -170,6 +170,11 @@ class Store:
         except OSError:
             pass  # nothing depends on it
 
+    def read_spec(self, container_id: str) -> bytes:
+        """What ``save_spec`` kept. Raises ``OSError``."""
+        with open(f"{self.directory(container_id)}/config.json", "rb") as file:
+            return file.read()
+
     def load(self, container_id: str) -> ContainerState:
         """The state, corrected if its supervisor died; raises ``NotFound``."""
         try:

@@ -40,6 +40,12 @@ class Uplink:
         self._namespace = namespace
         self.network = Network(namespace, model=model, slots=slots).__enter__()
 
+    def move(self, namespace: int) -> None:
+        """Be the way out of another namespace from now on, cards and all. Raises as ``open``."""
+        if self.network is not None:
+            self._namespace = namespace
+            self.network.move(namespace)
+
     def tell(self, vm: Vm, client: Client) -> Call | None:
         """Tell the guest of its network, as it is now; its answer. Before the first container."""
         if self.network is None:

@@ -11,6 +11,7 @@ import os
 from kata.config.load import load
 from kata.errors import AlreadyExists, WrongState
 from kata.oci import pods
+from kata.runtime import pool
 from kata.runtime.bundle_workload import open_network
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import Store, write_atomic
@@ -145,14 +146,20 @@ def _fork(
     seat: Seat, decided: tuple[Config, Launch], store: Store, asked: tuple[ContainerState, Spec],
     lock: int,
 ) -> int:  # fmt: skip
-    """The pid of the supervisor, which listens already."""
+    """The pid of the supervisor, which listens already: one of the pool, or our child."""
+    config, launch = decided
+    member = pool.take(config, launch)
+    if member is not None:
+        from kata.shim.adoption import describe, descriptors
+
+        if member.hand(describe(seat, store, asked[0]), descriptors(seat, lock)):
+            return member.pid
     pid = os.fork()
     if pid:
         return pid
     from kata.runtime.birth import Child
     from kata.shim.workload import ShimWorkload
 
-    config, launch = decided
     state, spec = asked
     first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, seat.network)
     first.deferred = True

@@ -288,7 +288,8 @@ class _Creation:
         from kata.runtime.bundle_workload import BundleWorkload
 
         pairs = [socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC) for _ in range(2)]
-        if os.fork() == 0:
+        given = [*(theirs.fileno() for _, theirs in pairs), self._lock, network]
+        if not self._adopted(launch, given) and os.fork() == 0:
             data_root = self._config.runtime.data_root
             first = BundleWorkload(self._state, self._spec, data_root, network)
             child = Child(
@@ -299,6 +300,17 @@ class _Creation:
         for _, theirs in pairs:
             theirs.close()
         return ControlClient(pairs[0][0]), ControlClient(pairs[1][0])
+
+    def _adopted(self, launch: Any, given: list[int]) -> bool:
+        """Whether a ready sandbox of the pool, if there is one, has become the container's."""
+        from kata.runtime import pool
+
+        member = pool.take(self._config, launch)
+        title = ["kata-runtime", "create", self._state.name]
+        order = {
+            "kind": "engine", "store": self._store.root, "id": self._state.id, "title": title,
+        }  # fmt: skip
+        return member is not None and member.hand(order, given)
 
     def _let_go(self) -> None:
         """The lock is the supervisor's from now on."""

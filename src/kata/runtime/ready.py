@@ -1,0 +1,183 @@
+"""A member of the pool: a supervisor whose machine is ready before anybody asks for it.
+
+Forked by the keeper, it restores a machine, has it run a container that is thrown away
+(``rehearsal``: under emulation the guest's code is translated then, which costs most of a start),
+lets it stand still, and waits. The rule: it serves one sandbox, once; who takes it gives it a name.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from kata.errors import KataError
+from kata.linux.title import set_title
+from kata.network.sample import SampleNetwork
+from kata.runtime.birth import detach
+from kata.runtime.pool import TAKEN, receive_order
+from kata.runtime.rehearsal import rehearse
+from kata.runtime.sandbox import Sandbox
+from kata.runtime.store import new_id
+from kata.runtime.timing import Marks
+from kata.wire.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, NoReturn
+
+    from kata.config.settings import Config
+    from kata.runtime.machines import Launch
+    from kata.runtime.store import ContainerState, Store
+    from kata.runtime.supervisor import Supervisor
+    from kata.runtime.workload import Workload
+
+    Adopter = Callable[[dict[str, Any], list[int], Config], "Role"]
+
+READY, FAILED = b"+", b"-"
+TITLE = "kata-ready"
+_POLL_MS = 1000
+_STREAMS = (0, 1, 2)
+
+
+@record
+class Role:
+    """What a ready sandbox becomes: ``become`` makes its supervisor, ``channels`` are who asks."""
+
+    first: Workload
+    store: Store
+    state: ContainerState
+    become: Callable[..., Supervisor]
+    channels: Sequence[socket] = ()
+    log: str = ""
+    title: Sequence[str] = ()
+
+
+class Nobody:
+    """The workload of a sandbox that is nobody's: no files, no group, a network of its own."""
+
+    id = guest_name = hostname = "ready"
+    layers: tuple[str, ...] = ()
+    deferred = engine = True
+    systemd_slice = resolv_conf = ""
+    group = ("", "")
+    resources: Mapping[str, Any] = {}
+
+    def __init__(self, network: int) -> None:
+        self.network = network  # a descriptor
+
+
+def serve(
+    channel: socket, config: Config, launch: Launch, adopters: Mapping[str, Adopter], root: str
+) -> NoReturn:
+    """Be a member to the end; in a process that was just forked and has a single thread.
+
+    ``channel`` leads to the keeper, and then to who takes it; ``root`` is the rehearsal's.
+    """
+    code = 0
+    try:
+        errors = os.dup(2)
+        detach({}, {channel.fileno(), errors}, "/dev/null")
+        os.dup2(errors, 2, inheritable=False)
+        os.close(errors)
+        set_title([TITLE])
+        code = _serve(channel, config, launch, adopters, root)
+    except BaseException:
+        from traceback import print_exc
+
+        print_exc()
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def _serve(
+    channel: socket, config: Config, launch: Launch, adopters: Mapping[str, Adopter], root: str
+) -> int:
+    scratch = f"{config.runtime.state_root}/ready-{new_id()[:12]}"
+    os.makedirs(scratch, mode=0o700)
+    with SampleNetwork() as network:
+        sandbox = Sandbox(Nobody(network), launch, config, Marks(), scratch)  # type: ignore[arg-type]
+        try:
+            sandbox.launch()
+            rehearse(sandbox, root, config.runtime.data_root)
+            sandbox.park()
+        except KataError as error:
+            channel.sendall(FAILED + str(sandbox.explain(error)).encode()[:4096])
+            sandbox.stop()
+            return 1
+        finally:
+            os.rmdir(scratch)
+    try:
+        channel.sendall(READY)
+        if not _asked(channel, sandbox):
+            return 0
+        order = receive_order(channel)
+        if order is None:
+            return 0
+        role = _take_on(*order, config, adopters)
+        channel.sendall(TAKEN)
+        channel.close()
+        _supervise(sandbox, role)
+    finally:
+        sandbox.stop()
+    return 0
+
+
+def _asked(channel: socket, sandbox: Sandbox) -> bool:
+    """Wait until somebody wants it; whether its machine still lives then."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    while not poll.poll(_POLL_MS):
+        if sandbox.ended:
+            return False
+    return not sandbox.ended
+
+
+def _take_on(
+    order: dict[str, Any], fds: list[int], config: Config, adopters: Mapping[str, Adopter]
+) -> Role:
+    """Be what the caller wants, where the caller is."""
+    _follow_caller(int(order["caller"]))
+    role = adopters[order["kind"]](order, fds, config)
+    if role.log:
+        try:
+            log = os.open(role.log, os.O_RDWR | os.O_NONBLOCK | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError:
+            log = os.open("/dev/null", os.O_RDWR)
+        os.dup2(log, 2, inheritable=False)
+        os.close(log)
+    return role
+
+
+def _follow_caller(pid: int) -> None:
+    """The caller's control groups and its standing when memory runs out, as a child would have.
+
+    A service manager that stops the keeper's service must not find the sandboxes in it.
+    """
+    from kata.linux import cgroups
+
+    try:
+        cgroups.follow(pid)
+        with open(f"/proc/{pid}/oom_score_adj", "rb") as theirs:
+            adjustment = theirs.read()
+        with open("/proc/self/oom_score_adj", "wb") as ours:
+            ours.write(adjustment)
+    except OSError as error:
+        os.write(2, f"kata: cannot go where process {pid} is: {error}\n".encode())
+
+
+def _supervise(sandbox: Sandbox, role: Role) -> None:
+    """See the sandbox to its end, as one that was launched for its first container."""
+    marks = Marks()
+    set_title([*role.title] or [TITLE])
+    supervisor = role.become(sandbox, role.first, role.store, role.state, marks)
+    failure: KataError | None = None
+    try:
+        sandbox.adopt(role.first, marks)
+    except KataError as error:
+        failure = error
+    sys.stdout = None
+    supervisor.run(role.channels, {}, failure)

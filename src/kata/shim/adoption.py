@@ -1,0 +1,61 @@
+"""What a ready sandbox becomes for containerd: a shim, as ``start`` would have forked it."""
+
+from __future__ import annotations
+
+import os
+from _socket import socket
+
+from kata.oci.honoured import drop_unknown_capabilities
+from kata.runtime.ready import Role
+from kata.runtime.store import Store
+from kata.shim.bundle import LOG
+from kata.shim.containers import read_spec
+from kata.shim.order import Order
+from kata.shim.seat import Seat, supervisor_of
+from kata.shim.workload import ShimWorkload
+from kata.wire.record import fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kata.config.settings import Config
+    from kata.runtime.store import ContainerState
+
+KIND = "shim"
+_NAMED = ("bundle", "path", "ttrpc", "kind", "config_path", "hostname")
+
+
+def describe(seat: Seat, store: Store, state: ContainerState) -> dict[str, Any]:
+    """The order to be the shim of a seat; its descriptors are ``descriptors``'."""
+    return {
+        "kind": KIND, "store": store.root, "id": state.id, "order": fields(seat.order),
+        "environment": dict(os.environ), "seat": {name: fields(seat)[name] for name in _NAMED},
+    }  # fmt: skip
+
+
+def descriptors(seat: Seat, lock: int) -> list[int]:
+    """What goes with the order."""
+    return [seat.listener.fileno(), seat.network, seat.host_network, lock]
+
+
+def adopt(order: dict[str, Any], fds: list[int], config: Config) -> Role:
+    """As ``describe`` and ``descriptors`` have it."""
+    listener, network, host_network, _lock = fds  # the lock is held by being open
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    seat = Seat(
+        order=Order(**order["order"]), listener=socket(fileno=listener), network=network,
+        host_network=host_network, **order["seat"],
+    )  # fmt: skip
+    store = Store(order["store"])
+    state = store.load(order["id"])
+    spec = read_spec(seat.bundle)
+    drop_unknown_capabilities(spec["process"])
+    first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, network)
+    first.deferred = True
+    log = f"{seat.bundle}/{LOG}"
+    return Role(
+        first, store, state, supervisor_of(seat)(),
+        log=log if os.path.lexists(log) else f"{store.directory(state.id)}/supervisor.log",
+    )  # fmt: skip
