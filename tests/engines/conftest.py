@@ -15,6 +15,7 @@ import pytest
 from support import busybox, engines
 from support.host import lacks, need_root, need_tool
 from support.place import Place
+from support.pool import KATA, serving
 from support.vm import DATA, RESULTS, prepared, rootfs  # noqa: F401
 
 
@@ -64,6 +65,17 @@ def _ready(podman_engine, docker_engine):
     """Both engines stand before the first test, which is not asked about them."""
 
 
+@pytest.fixture(scope="session")
+def pool(place: Place, prepared):  # noqa: F811 (asked for, not called)
+    """Ready sandboxes, from which our runtime then takes its own."""
+    size = int(os.environ.get("KATA_TEST_POOL") or 2)
+    log = f"{place.directory}/factory.log"
+    with serving(place.argv(KATA), place.env, size, log) as kept:
+        place.pooled = True
+        yield kept
+        place.pooled = False
+
+
 @pytest.fixture(params=engines.RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
     """The runtime's name; ours needs a guest image."""
@@ -71,6 +83,8 @@ def runtime(request: pytest.FixtureRequest) -> str:
         if not os.path.exists(engines.OUR_RUNTIME):
             lacks(f'"{engines.OUR_RUNTIME}"')
         request.getfixturevalue("prepared")
+        if os.environ.get("KATA_TEST_POOL"):
+            request.getfixturevalue("pool")
     return request.param
 
 

@@ -15,6 +15,7 @@ import time
 
 GRACE = 3.0  # seconds given to what goes away by itself
 restarted: set[int] = set()  # daemons that a fixture holds and tests may start anew: not counted
+pools: list = []  # functions that give the processes of a pool which are nobody's yet: neither
 
 
 def _read(path: str) -> str:
@@ -54,10 +55,11 @@ def describe(pid: int) -> str:
 def processes() -> set[str]:
     """Living descendants of this process; zombies that came to us as orphans are reaped."""
     found = set()
+    others = restarted.union(*(own() for own in pools))
     for pid in descendants(os.getpid()):
         if _state(pid) == "Z":
             _reap(pid)
-        elif _state(pid) and pid not in restarted:
+        elif _state(pid) and pid not in others:
             found.add(describe(pid))
     return found
 

@@ -50,6 +50,7 @@ class Place:
 
     def __init__(self, directory: str, groups: tuple[str, ...] = ENGINES) -> None:
         self.directory = directory
+        self.pooled = False  # whether a pool of ready sandboxes comes and goes in here
         self._groups = groups
         unshare = [need_tool("unshare"), "--net", "--mount", "sh", "-c", ENTER]
         self._holder = subprocess.Popen(
@@ -136,7 +137,8 @@ class Place:
         """What stands in here that a container may have brought: links, mounts, rules, groups."""
         mounts = leaks._read(f"/proc/{self.pid}/mountinfo").splitlines()
         held = {f"mount {line.split(' ')[4]}" for line in mounts}
-        kept = "grep -v /run/kata/cache/"
+        kept = "grep -v -e /run/kata/cache/ -e /run/kata/rehearsal/"
+        kept += " -e /run/kata/uids/" * self.pooled
         script = f"ip -o link; ls -d /run/netns/* /run/runc/* /run/kata/*/* | {kept}"
         for line in self.run("sh", "-c", script, check=False).stdout.splitlines():
             word = line.split(": ")[1].partition("@")[0] if ": " in line else line

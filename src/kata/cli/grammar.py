@@ -258,7 +258,7 @@ _VERBS: dict[str, tuple[Any, ...]] = {
 GROUPS = {
     "image": "Images of containers",
     "guest": "The kernel and image that machines start from",
-    "factory": "Templates that machines are copied from, machines kept ready",
+    "factory": "Templates of machines, a pool",
 }
 
 ALIASES = {

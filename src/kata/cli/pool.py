@@ -10,6 +10,7 @@ from kata.cli.output import show_list
 from kata.cli.text import age
 from kata.errors import InvalidInput, NotFound
 from kata.runtime import pool
+from kata.runtime.store import POOL_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _list(options: Options) -> int:
     found = pool.members(root)
     if found is None:
         raise NotFound(
-            "no virtual machines are kept ready", why=f'nobody listens on "{root}/{pool.SOCKET}"',
+            "no virtual machines are kept ready", why=f'nobody listens on "{root}/{POOL_SOCKET}"',
             hint="kata factory serve keeps some",
         )  # fmt: skip
     now = time.time_ns()

@@ -119,8 +119,6 @@ class Network:
         with self._lock:
             assert self._sock is not None
             assert self._events is not None
-            for made in self._taps.values():
-                self._disconnect(self._sock, made)
             try:
                 for made in self._taps.values():
                     self._sock.move_link(made.index, namespace)
@@ -132,16 +130,11 @@ class Network:
             self._given, self._told = namespace, b""
             self._open()
             for made in self._taps.values():
-                made.index, made.mtu = self._sock.link(name=_name(made.slot)).index, 0
+                # the kernel takes filters and addresses away from a link that moves
+                made.index = self._sock.link(name=_name(made.slot)).index
+                made.mtu = made.target = 0
                 self._sock.keep_quiet(made.index)
         self._look()
-
-    @staticmethod
-    def _disconnect(sock: Rtnetlink, made: Tap) -> None:
-        """Take the filters away that lead to a tap and from it; a link that is gone has none."""
-        for index in filter(None, (made.target, made.index if made.target else 0)):
-            sock.drop_redirect(index)
-        made.target = 0
 
     def _new_tap(self, slot: int) -> Tap:
         assert self._sock is not None

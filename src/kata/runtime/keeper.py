@@ -26,8 +26,9 @@ from _socket import (
 from kata.errors import AlreadyExists, HostError, KataError
 from kata.runtime import ready
 from kata.runtime.control import Pinned, send_with_fds
-from kata.runtime.pool import LIST, SOCKET, TAKE, fingerprint, pair
+from kata.runtime.pool import LIST, TAKE, fingerprint, pair
 from kata.runtime.rehearsal import make_root
+from kata.runtime.store import POOL_SOCKET
 from kata.wire.quickjson import dumps
 
 TYPE_CHECKING = False
@@ -96,7 +97,7 @@ class Keeper:
             make_root(f"{self._root}/{_REHEARSAL}")
             gc.collect()
             gc.freeze()  # the members share what is here
-            self._say(f"keeping {self._size} ready, in {self._root}/{SOCKET}")
+            self._say(f"keeping {self._size} ready, in {self._root}/{POOL_SOCKET}")
             while not self._ending:
                 self._fill()
                 self._turn(waker)
@@ -115,14 +116,14 @@ class Keeper:
             ) from None  # fmt: skip
         pinned = Pinned(self._root)
         try:
-            if os.path.lexists(f"{pinned.path}/{SOCKET}"):
-                os.unlink(f"{pinned.path}/{SOCKET}")
-            self._listener.bind(f"{pinned.path}/{SOCKET}")
-            os.chmod(f"{pinned.path}/{SOCKET}", 0o600)
+            if os.path.lexists(f"{pinned.path}/{POOL_SOCKET}"):
+                os.unlink(f"{pinned.path}/{POOL_SOCKET}")
+            self._listener.bind(f"{pinned.path}/{POOL_SOCKET}")
+            os.chmod(f"{pinned.path}/{POOL_SOCKET}", 0o600)
             self._listener.listen(_BACKLOG)
         except OSError as error:
             raise HostError(
-                f'cannot listen on "{self._root}/{SOCKET}"', why=error.strerror or str(error)
+                f'cannot listen on "{self._root}/{POOL_SOCKET}"', why=error.strerror or str(error)
             ) from None
         finally:
             pinned.close()
@@ -135,7 +136,7 @@ class Keeper:
         """End: members that are nobody's end by themselves, when their connection does."""
         _signal.set_wakeup_fd(-1)
         try:
-            os.unlink(f"{self._root}/{SOCKET}")
+            os.unlink(f"{self._root}/{POOL_SOCKET}")
         except OSError:
             pass
         self._listener.close()

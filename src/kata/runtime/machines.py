@@ -14,6 +14,7 @@ from kata.oci.defaults import DEFAULT_CAPABILITIES
 from kata.runtime import guest_image
 from kata.runtime.planning import is_settled, is_usual, preparation
 from kata.runtime.seccomp import container_filter
+from kata.runtime.store import POOL_SOCKET
 from kata.runtime.template import Preparation, Template, Templates
 from kata.wire.record import record, replace
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
     from kata.oci.pods import Shape
     from kata.runtime.guest_image import GuestImage
+    from kata.runtime.pool import Member
     from kata.runtime.request import RunRequest
 
 _MOST_SLOTS = 24  # as many disks as a PCI bus takes beside what else is wired
@@ -187,6 +189,15 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
         return launch
     known = templates(config, launch.program)
     return replace(launch, template=_of_machine(launch.machine, known, say))
+
+
+def ready(config: Config, launch: Launch) -> Member | None:
+    """One that is ready, of the pool, for what was decided; loads nothing where there is none."""
+    if not os.path.exists(f"{config.runtime.state_root}/{POOL_SOCKET}"):
+        return None
+    from kata.runtime import pool
+
+    return pool.take(config, launch)
 
 
 def _of_machine(machine: Machine, known: Templates, say: Callable[[str], None]) -> Template:

@@ -96,6 +96,7 @@ class PodSupervisor(Supervisor):
         if self._create is None:
             raise KataError("nobody asked for the container any more")
         request, passed = self._create
+        sandbox.grouping.enter_meanwhile((request.pid, os.getpid()))
         if plan is None:
             plan = with_mounts_of(request.pid, lambda: sandbox.add(life.workload))
         client.cork()
@@ -168,7 +169,7 @@ class PodSupervisor(Supervisor):
     def _enter_group(self, life: Lifetime, pid: int) -> None:
         """The stand-in lives where the engine looks for the container's processes."""
         if life is self._first:
-            self._sandbox.enter_group((pid, os.getpid()))
+            self._sandbox.grouping.enter((pid, os.getpid()))
             return
         parent, name = life.workload.group
         group = create_group(name, Limits(tasks=0), parent=parent)

@@ -15,6 +15,7 @@ import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, SOCK_STREAM, socket
 
 from kata.runtime.control import Pinned, receive_with_fds, send_with_fds
+from kata.runtime.store import POOL_SOCKET
 from kata.wire.quickjson import dumps, loads
 from kata.wire.record import replace
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
     from kata.runtime.machines import Launch
 
-SOCKET = "factory.sock"  # in the state root
 TAKE, LIST = b"take ", b"list"
 TAKEN = b"+"
 _PATIENCE_S = 2.0  # a keeper answers at once, or is in trouble
@@ -92,14 +92,12 @@ def members(state_root: str) -> list[dict[str, Any]] | None:
 
 
 def _connected(state_root: str) -> socket | None:
-    if not os.path.exists(f"{state_root}/{SOCKET}"):
-        return None
     sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
     sock.settimeout(_PATIENCE_S)
     try:
         pinned = Pinned(state_root)
         try:
-            sock.connect(f"{pinned.path}/{SOCKET}")
+            sock.connect(f"{pinned.path}/{POOL_SOCKET}")
         finally:
             pinned.close()
     except OSError:  # left by one that was killed

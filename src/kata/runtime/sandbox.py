@@ -12,12 +12,12 @@ import os
 import select
 import time
 
-from kata.errors import AgentError, HostError, InvalidInput
+from kata.errors import AgentError, HostError
 from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.machine.capabilities import capabilities_of
-from kata.resources.group import Entry, create
 from kata.resources.plan import for_engine
+from kata.runtime.hostgroup import HostGroup
 from kata.runtime.uids import UserId
 from kata.runtime.uplink import Uplink
 from kata.storage import plan as storage
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kata.config.settings import Config
     from kata.errors import KataError
     from kata.hypervisors.interface import Vm
-    from kata.resources.group import Group
+    from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.disks import Disks
     from kata.runtime.follow import Followed
@@ -72,7 +72,7 @@ class Sandbox:
         self._client: Client | None = None
         self._share: RunningShare | None = None
         self._uid: UserId | None = None
-        self._group: Group | None = None
+        self.grouping = HostGroup()
         self._opened: list[int] = []
         self._share_failure: KataError | None = None
         self._stopping = self._ready = self._share_mounted = False
@@ -110,17 +110,17 @@ class Sandbox:
     def limit(self) -> None:
         """From the start of the container on, its share of the processors is all there is."""
         self._limited = True
-        if self._group is not None and (self._resources.get("cpu") or {}).get("quota"):
-            self._group.extend(self._limits(started=True))
+        if self.group is not None and (self._resources.get("cpu") or {}).get("quota"):
+            self.group.extend(self._limits(started=True))
 
     def update(self, resources: dict[str, Any]) -> None:
         """Let the first container have these from now on. Raises ``InvalidInput``."""
         from kata.runtime.update import set_on_host
 
         now, memory = self._limits(started=self._limited), self.memory_mib
-        if self._group is not None:
+        if self.group is not None:
             after = for_engine(memory, resources, started=self._limited)
-            set_on_host(self._group, now, after)
+            set_on_host(self.group, now, after)
         self._resources = resources
 
     def grow(self, wanted_mib: int) -> None:
@@ -130,23 +130,18 @@ class Sandbox:
         assert self._vm is not None
         with self._growing:
             if self._growth is None:
-                self._growth = Growth(self._launch.machine, self._vm, self.client, self._group)
+                self._growth = Growth(self._launch.machine, self._vm, self.client, self.group)
             self._growth.reach(wanted_mib)
 
     @property
     def group(self) -> Group | None:
         """The control group on the host."""
-        return self._group
-
-    def enter_group(self, pids: tuple[int, ...]) -> None:
-        """Move processes of ours into the sandbox's control group; best effort."""
-        if self._group is not None:
-            self._group.enter(pids)
+        return self.grouping.group
 
     @property
     def traces(self) -> tuple[str, ...]:
         """Paths elsewhere that are to be gone with it: its groups, the lock of its user id."""
-        groups = self._group.paths if self._group is not None else ()
+        groups = self.group.paths if self.group is not None else ()
         return (*groups, self._uid.path) if self._uid is not None else groups
 
     @property
@@ -163,7 +158,7 @@ class Sandbox:
         """Spawn the share's daemon and the VMM; returns while they start. Raises ``HostError``."""
         runtime, settings = self._config.runtime, self._config.hypervisor
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
-        entry = self._make_group()
+        entry = self.grouping.make(self._first, self._limits(started=False))
         deferred = self._first.deferred
         plan, fresh, sources = (
             (NO_FILES, (), {}) if deferred else self._plan(self._first)
@@ -199,27 +194,9 @@ class Sandbox:
         self._frozen = frozen
         self._marks.mark("spawned")
 
-    def _make_group(self) -> Entry:
-        """Its control group on the host; one that is nobody's yet has none."""
-        parent, name = self._first.group
-        if not name:
-            return Entry()
-        if self._first.systemd_slice:
-            from kata.resources import systemd
-
-            scope = systemd.Unit(self._first.systemd_slice, name)
-            systemd.start(scope, f"kata sandbox {self._first.id}")
-        self._group = create(name, self._limits(started=False), parent=parent)
-        refused = [w for w in self._group.warnings if "cpuset" in w]
-        if refused and self._first.engine:
-            raise InvalidInput("linux.resources.cpu cannot be had", why=refused[0])
-        return self._group.entry()
-
     def keep_ready(self) -> None:
-        """Have the share mounted for good, and a half-made container wait, as in a template.
-
-        That the share is never unmounted matters: virtiofsd 7.2 serves no third mount of it.
-        """
+        """Have the share mounted for good, and a half-made container wait as in a template."""
+        # virtiofsd 7.2 serves no third mount: nobody unmounts this one
         request = PrepareRequest(storages=[self.share_storage()])
         self.client.call("Prepare", request, self.create_timeout)
 
@@ -236,11 +213,11 @@ class Sandbox:
         assert self._vm is not None
         assert self._share is not None
         self._first, self._resources, self._marks = first, first.resources, marks
-        self._make_group()
-        self.enter_group((self._vm.pid, self._share.process.pid))
+        self._vm.resume()
+        self.grouping.make(first, self._limits(started=False))
+        self.grouping.bring((self._vm.pid, self._share.process.pid))
         if first.network >= 0:
             self._uplink.move(first.network)
-        self._vm.resume()
         self._marks.mark("adopted")
 
     def tell_network(self) -> Call | None:
@@ -518,5 +495,5 @@ class Sandbox:
         self._close_descriptors()
         if self._uid is not None:
             self._uid.release()
-        if self._group is not None and not self._first.engine:
-            self._group.remove()  # an engine's group goes when the engine deletes the container
+        if self.group is not None and not self._first.engine:
+            self.group.remove()  # an engine's group goes when the engine deletes the container

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 LOST_EXIT_CODE = 137  # the virtual machine was ended from outside, as by SIGKILL
+POOL_SOCKET = "factory.sock"  # in the root, where ``kata factory serve`` runs
 HOOKS = "hooks.json"  # of a container that has some
 _FILES = (
     "state.json", "config.json", "log", "log.1", "control.sock", "supervisor.log", "lock", HOOKS,

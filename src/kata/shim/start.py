@@ -11,9 +11,8 @@ import os
 from kata.config.load import load
 from kata.errors import AlreadyExists, WrongState
 from kata.oci import pods
-from kata.runtime import pool
 from kata.runtime.bundle_workload import open_network
-from kata.runtime.machines import resolve_shape
+from kata.runtime.machines import ready, resolve_shape
 from kata.runtime.store import Store, write_atomic
 from kata.shim import address as addresses
 from kata.shim.bundle import ADDRESS, CONFIG_NOTE, LOG, PID, SPEC
@@ -148,7 +147,7 @@ def _fork(
 ) -> int:  # fmt: skip
     """The pid of the supervisor, which listens already: one of the pool, or our child."""
     config, launch = decided
-    member = pool.take(config, launch)
+    member = ready(config, launch)
     if member is not None:
         from kata.shim.adoption import describe, descriptors
 

@@ -110,11 +110,10 @@ class Seccomp(Message):
 class PrepareRequest(Message):
     """Make ready all that does not depend on the container; called before a template is frozen.
 
-    Loads ``modules``, mounts ``storages`` for good, and parks a half-made container: a process with
-    its namespaces and the standard mounts, waiting for a ``CreateContainer`` that can use it, unless
-    one waits already. With ``spec`` (an OCI
-    config.json) its root is made too, of ``storages``: for containers whose files are the same.
-    Where that has a ``process``, it is settled as well: confined by all of it and ``seccomp``,
+    Loads ``modules``, mounts ``storages`` for good, and parks a half-made container unless one
+    waits already: a process with its namespaces and the standard mounts, for a ``CreateContainer``
+    that can use it. With ``spec`` (an OCI config.json) its root is made too, of ``storages``: for
+    containers whose files are the same. Where that has a ``process``, it is settled as well: confined by all of it and ``seccomp``,
     with empty ``files`` bound at these paths, so that it waits for their content and a ``Program``.
     """
 

@@ -303,9 +303,9 @@ class _Creation:
 
     def _adopted(self, launch: Any, given: list[int]) -> bool:
         """Whether a ready sandbox of the pool, if there is one, has become the container's."""
-        from kata.runtime import pool
+        from kata.runtime.machines import ready
 
-        member = pool.take(self._config, launch)
+        member = ready(self._config, launch)
         title = ["kata-runtime", "create", self._state.name]
         order = {
             "kind": "engine", "store": self._store.root, "id": self._state.id, "title": title,
