@@ -113,8 +113,9 @@ class PrepareRequest(Message):
     Loads ``modules``, mounts ``storages`` for good, and parks a half-made container unless one
     waits already: a process with its namespaces and the standard mounts, for a ``CreateContainer``
     that can use it. With ``spec`` (an OCI config.json) its root is made too, of ``storages``: for
-    containers whose files are the same. Where that has a ``process``, it is settled as well: confined by all of it and ``seccomp``,
-    with empty ``files`` bound at these paths, so that it waits for their content and a ``Program``.
+    containers whose files are the same. Where that has a ``process``, it is
+    settled as well: confined by all of it and ``seccomp``, with empty ``files`` bound at these
+    paths, so that it waits for their content and a ``Program``.
     """
 
     modules: list[str] = repeated(string(1))
