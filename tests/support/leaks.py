@@ -46,6 +46,11 @@ def _state(pid: int) -> str:
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].strip()[:1]
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status."""
+    return _state(pid) not in ("", "Z")
+
+
 def describe(pid: int) -> str:
     """A process in words: pid and command line (or name)."""
     command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()

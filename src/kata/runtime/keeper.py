@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     Decide = Callable[[], tuple[Config, Launch]]
 
-_LOCK = "factory.lock"
-_REHEARSAL = "rehearsal"  # the bundle, in the state root
+_LOCK = "cache/factory.lock"
+_REHEARSAL = "cache/rehearsal"  # the bundle, in the state root
 _BACKLOG = 128
 _MOST_REQUEST = 64 << 10  # bytes
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
@@ -94,6 +94,7 @@ class Keeper:
         for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGCHLD):
             _signal.signal(number, self._on_signal)
         try:
+            ready.sweep(self._root)
             make_root(f"{self._root}/{_REHEARSAL}")
             gc.collect()
             gc.freeze()  # the members share what is here
@@ -105,7 +106,7 @@ class Keeper:
             self._close()
 
     def _listen(self) -> None:
-        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        os.makedirs(f"{self._root}/{os.path.dirname(_LOCK)}", mode=0o700, exist_ok=True)
         self._lock = os.open(f"{self._root}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,7 +144,10 @@ class Keeper:
         for member in self._members:
             member.sock.close()
         for member in self._members:
-            os.waitpid(member.pid, 0)
+            try:
+                os.waitpid(member.pid, 0)
+            except ChildProcessError:
+                pass  # it was taken note of already
         self._members.clear()
         if self._lock >= 0:
             os.close(self._lock)

@@ -11,10 +11,11 @@ import os
 import select
 import sys
 
-from kata.errors import KataError
+from kata.errors import HypervisorError, KataError
 from kata.linux.title import set_title
 from kata.network.sample import SampleNetwork
 from kata.runtime.birth import detach
+from kata.runtime.lifetime import note
 from kata.runtime.pool import TAKEN, receive_order
 from kata.runtime.rehearsal import rehearse
 from kata.runtime.sandbox import Sandbox
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 
 READY, FAILED = b"+", b"-"
 TITLE = "kata-ready"
-_POLL_MS = 1000
-_STREAMS = (0, 1, 2)
+_SCRATCH = "cache/ready-"  # in the state root: a directory while a member gets ready
 
 
 @record
@@ -93,10 +93,18 @@ def serve(
         os._exit(code)
 
 
+def sweep(state_root: str) -> None:
+    """Remove what killed members left; for the keeper, while it has none."""
+    directory, _, prefix = _SCRATCH.rpartition("/")
+    for name in os.listdir(f"{state_root}/{directory}"):
+        if name.startswith(prefix):
+            os.rmdir(f"{state_root}/{directory}/{name}")
+
+
 def _serve(
     channel: socket, config: Config, launch: Launch, adopters: Mapping[str, Adopter], root: str
 ) -> int:
-    scratch = f"{config.runtime.state_root}/ready-{new_id()[:12]}"
+    scratch = f"{config.runtime.state_root}/{_SCRATCH}{new_id()[:12]}"
     os.makedirs(scratch, mode=0o700)
     with SampleNetwork() as network:
         sandbox = Sandbox(Nobody(network), launch, config, Marks(), scratch)  # type: ignore[arg-type]
@@ -112,28 +120,32 @@ def _serve(
             os.rmdir(scratch)
     try:
         channel.sendall(READY)
-        if not _asked(channel, sandbox):
-            return 0
+        _until_asked(channel, sandbox)
         order = receive_order(channel)
         if order is None:
             return 0
+        sandbox.wake()
         role = _take_on(*order, config, adopters)
         channel.sendall(TAKEN)
         channel.close()
         _supervise(sandbox, role)
+    except HypervisorError as error:
+        note(f"kata: {error}")
+        return 1
     finally:
         sandbox.stop()
     return 0
 
 
-def _asked(channel: socket, sandbox: Sandbox) -> bool:
-    """Wait until somebody wants it; whether its machine still lives then."""
+def _until_asked(channel: socket, sandbox: Sandbox) -> None:
+    """Wait until somebody wants it, or its machine has ended."""
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
-    while not poll.poll(_POLL_MS):
-        if sandbox.ended:
-            return False
-    return not sandbox.ended
+    pidfd = os.pidfd_open(sandbox.vmm_pid)
+    poll.register(pidfd, select.POLLIN)
+    if pidfd in {fd for fd, _ in poll.poll()}:
+        raise HypervisorError("the virtual machine ended while it was kept ready")
+    os.close(pidfd)
 
 
 def _take_on(
@@ -166,7 +178,7 @@ def _follow_caller(pid: int) -> None:
         with open("/proc/self/oom_score_adj", "wb") as ours:
             ours.write(adjustment)
     except OSError as error:
-        os.write(2, f"kata: cannot go where process {pid} is: {error}\n".encode())
+        note(f"kata: cannot go where process {pid} is: {error}")
 
 
 def _supervise(sandbox: Sandbox, role: Role) -> None:

@@ -205,15 +205,19 @@ class Sandbox:
         assert self._vm is not None
         self._vm.pause()
 
+    def wake(self) -> None:
+        """Let it go on. Raises ``HypervisorError`` if it has ended."""
+        assert self._vm is not None
+        self._vm.resume()
+
     def adopt(self, first: Workload, marks: Marks) -> None:
         """Be the sandbox of ``first``, whose files come by ``add``; it was nobody's until now.
 
-        Instead of ``launch``, and raises as that does.
+        After ``wake``, instead of ``launch``, and raises as that does.
         """
         assert self._vm is not None
         assert self._share is not None
         self._first, self._resources, self._marks = first, first.resources, marks
-        self._vm.resume()
         self.grouping.make(first, self._limits(started=False))
         self.grouping.bring((self._vm.pid, self._share.process.pid))
         if first.network >= 0:
@@ -457,11 +461,6 @@ class Sandbox:
         from kata.runtime.postmortem import explained
 
         return self._share_failure or explained(self._vm, error)
-
-    @property
-    def ended(self) -> bool:
-        """Whether its virtual machine has ended by itself."""
-        return self._vm is None or bool(self._vm.death())
 
     def kill(self) -> None:
         """End the virtual machine at once; whoever waits for its processes hears of it."""
