@@ -21,6 +21,10 @@ TARGETS = (
     ("shim start to its address", 60.0, "ms"),
     ("ten ctr runs at once / one", 4.0, "x"),
     ("private memory of a shim", 9.0, "MiB"),
+    ("podman run from the pool / with runc", 2.5, "x"),
+    ("ctr run from the pool / with runc", 3.0, "x"),
+    ("ten ctr runs at once from the pool / one", 4.0, "x"),
+    ("private memory of a shim of the pool", 6.0, "MiB"),
 )
 ENGINES = ("kata-runtime", "runc", "crun")
 PODMAN = ("podman, kata", "podman, runc", "podman, crun")
@@ -57,6 +61,9 @@ def reached(result: dict) -> list[dict[str, object]]:
         other = times[base][base_moment or moment]["median"]
         return times[arm][moment]["median"] / other
 
+    def private(name: str) -> float | None:
+        return memory[name]["sandbox"]["Private"] if name in memory else None
+
     off = None
     if "template, timed" in times:
         phased = times["template, timed"]
@@ -72,7 +79,11 @@ def reached(result: dict) -> list[dict[str, object]]:
         ratio("ctr run, kata", "exit", "ctr run, runc"),
         times["shim start, kata"]["address"]["median"] if "shim start, kata" in times else None,
         ratio("ctr run, kata, 10 at once", "exit", "ctr run, kata"),
-        memory["shim, 1"]["sandbox"]["Private"] if "shim, 1" in memory else None,
+        private("shim, 1"),
+        ratio("pool: podman, kata", "exit", "pool: podman, runc"),
+        ratio("pool: ctr run, kata", "exit", "pool: ctr run, runc"),
+        ratio("pool: ctr run, kata, 10 at once", "exit", "pool: ctr run, kata"),
+        private("shim of the pool, 1"),
     )
     return [
         {"what": what, "limit": limit, "unit": unit, "value": round(value, 2), "ok": value <= limit}

@@ -28,13 +28,14 @@ sys.path[:0] = [HERE, f"{CHECKOUT}/src", f"{CHECKOUT}/tests"]
 import arms  # noqa: E402
 import containerds  # noqa: E402
 import memory  # noqa: E402
+import pools  # noqa: E402
 import report  # noqa: E402
 import runtimes  # noqa: E402
 
 IMAGE = "bench"
 WORDS = ["/bin/echo", "ready"]
 WARM_UP = 3
-PARTS = ("starts", "execs", "memory", "engines", "containerd")
+PARTS = ("starts", "execs", "memory", "engines", "containerd", "pool")
 UNIFIED, HIDDEN = "/sys/fs/cgroup/unified", "KATA_BENCH_HIDDEN"
 APPLETS = ("echo", "sh", "sleep", "true")
 
@@ -161,13 +162,18 @@ def measure(
     if "containerd" in options.only:
         more, shim = containerds.measure(options, asleep, scratch, interleave)
         every += more
+    member: dict[str, object] = {}
+    if "pool" in options.only:
+        more, member = pools.measure(options, rootfs, interleave)
+        every += more
     load.append(os.getloadavg()[0])
     sizes_found = sizes(kata, raw, rootfs) if "memory" in options.only else {}
     return {
         "machine": machine(options.program, template, load),
         "times": {arm.name: moments(arm) for arm in every},
         "phases": {arm.name: phases(arm) for arm in every if isinstance(arm, arms.Phased)},
-        "memory": sizes_found | ({"shim, 1": shim} if shim else {}),
+        "memory": sizes_found | ({"shim, 1": shim} if shim else {})
+        | ({"shim of the pool, 1": member} if member else {}),
         "samples": {arm.name: arm.samples for arm in every},
         "meaning": {arm.name: arm.meaning for arm in every},
     }

@@ -164,13 +164,17 @@ def measure(
     interleave(lives, options.samples)
     with podman(rootfs, options.data) as (place, environment):
         wholes = [
-            Whole(f"podman, {name}", place.argv(
-                "podman", "--runtime", program, "run", "--rm", "--network=none", IMAGE, "true",
-            ), environment)
+            podman_run(name, program, place, environment)
             for name, program in (("kata", ours), ("runc", "runc"), ("crun", "/usr/bin/crun"))
-        ]  # fmt: skip
+        ]
         interleave(wholes, options.samples)
     return [*lives, *wholes]
+
+
+def podman_run(name: str, program: str, place: Place, environment: dict[str, str]) -> Whole:
+    """``podman run`` of ``true`` with a runtime."""
+    words = ("podman", "--runtime", program, "run", "--rm", "--network=none", IMAGE, "true")
+    return Whole(f"podman, {name}", place.argv(*words), environment)
 
 
 def configuration(scratch: str, data: str) -> str:

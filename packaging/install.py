@@ -26,6 +26,7 @@ PROGRAMS = {  # and how each begins: what a program does not need is not importe
     "kata-runtime": ("kata.cli.runtime.quick", "enter(sys.argv[1:])"),
     "containerd-shim-kata-v2": ("kata.shim.main", "enter(sys.argv[1:])"),
 }
+SERVICE = "kata-factory.service"  # installed, and started by whoever wants it
 CONFIGURATION = "/etc/kata-containers/configuration.toml"
 RECORD = "installed.json"
 ENGINES = "/var/lib/kata/engines.json"  # what kata install wrote into engines' directories
@@ -71,6 +72,7 @@ class Installation:
             ("zsh", f"{self.prefix}/share/zsh/site-functions/_kata"),
         ):
             self.write(path, kata("completion", shell), 0o644)
+        self.write(f"{self.prefix}/lib/systemd/system/{SERVICE}", self.service(), 0o644)
         self.configuration(before.get(CONFIGURATION, ""))
         self.extras()
         self.digests |= dict.fromkeys(self.made, "")
@@ -90,6 +92,11 @@ class Installation:
         )  # fmt: skip
         if not good:
             sys.exit("the package does not compile")
+
+    def service(self) -> bytes:
+        """The service manager's unit for the pool."""
+        with open(f"{CHECKOUT}/packaging/systemd/{SERVICE}", encoding="utf-8") as file:
+            return file.read().replace("{prefix}", self.prefix).encode()
 
     def extras(self) -> None:
         """The libraries that make tables nicer; everything works without them."""

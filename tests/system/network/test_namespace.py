@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -12,6 +12,7 @@ from kata.errors import HostError, Unsupported
 from kata.linux import tap
 from kata.linux.namespaces import Inside, remove_mounted
 from kata.network.namespace import Network, new_namespace
+from kata.network.sample import SampleNetwork
 from support.host import need_tool
 from support.netns import until
 from support.source import CHECKOUT
@@ -318,3 +319,23 @@ def test_vhost_is_used_where_it_works(directory):
     """What is not there, or is no vhost-net, is passed over."""
     assert tap.open_vhost(f"{directory}/none") == -1
     assert tap.open_vhost("/dev/null") == -1
+
+
+def test_taps_move_to_another_namespace(wired, outside):
+    """What a pool's machine has: taps elsewhere first, with a link there, then here, with ours."""
+    before = wired.state()
+    with ExitStack() as stack:
+        elsewhere = stack.enter_context(SampleNetwork())
+        network = stack.enter_context(Network(elsewhere, slots=1))
+        [(_, fd, _)] = network.fds
+        [endpoint] = network.plan.endpoints
+        assert [a.address for a in endpoint.addresses if ":" not in a.address] == ["192.0.2.2"]
+        network.move(wired.fd)
+        [endpoint] = network.plan.endpoints
+        assert (endpoint.link.name, endpoint.mtu) == ("eth0", 1400)
+        with packets(outside, "far") as far:
+            os.write(fd, HEADER + FRAME)
+            assert far.recv(4096) == FRAME
+            far.send(FRAME)
+            assert FRAME in read_frame(fd)
+    assert wired.state() == before
