@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TAKE, LIST = b"take ", b"list"
 TAKEN = b"+"
-_PATIENCE_S = 2.0  # a keeper answers at once, or is in trouble
+_PATIENCE_S = 1.0  # a keeper answers at once, or is in trouble
 _MOST_MEMBERS_TEXT = 64 << 10  # bytes
 
 
