@@ -59,8 +59,8 @@ def test_all_is_there_and_then_gone(prefix):
     prefix.make("install")
     assert prefix.files() == {
         "bin/kata", "bin/kata-runtime", "bin/containerd-shim-kata-v2", CONFIGURATION,
-        "lib/kata/installed.json", "lib/systemd/system/kata-factory.service", "share/bash-completion/completions/kata",
-        "share/zsh/site-functions/_kata",
+        "lib/kata/installed.json", "lib/systemd/system/kata-factory.service",
+        "share/bash-completion/completions/kata", "share/zsh/site-functions/_kata",
     }  # fmt: skip
     os.makedirs(f"{prefix.prefix}/share/kata/3f0c")
     assert "edited" not in prefix.make("uninstall")
