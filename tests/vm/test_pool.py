@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from support import leaks
+from support import isolation, leaks
 from support.bundle import RUNTIME, Bundle
 from support.containerd import KILL, finish, simple
 from support.pool import KATA, serving
@@ -118,6 +118,28 @@ def test_a_container_takes_a_ready_one(taker, pool):
     taker.ok("delete", "box")
     assert gone(supervisor)
     assert not pool.until_full(1) & before
+
+
+def helpers(supervisor: int) -> dict[str, int]:
+    """QEMU and virtiofsd of a supervisor."""
+    found = {}
+    for pid in leaks.children(supervisor):
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            found["qemu" if file.read().startswith("qemu") else "virtiofsd"] = pid
+    return found
+
+
+def test_everything_is_as_the_table_of_isolation_says(taker, pool, directory):
+    """The factory, a member with its machine, and what a member has become."""
+    places = {f"{directory}/": "store", taker._data: "store"}
+    [member] = pool.ready()
+    for name, pid in {"factory": pool.process.pid, "ready": member, **helpers(member)}.items():
+        isolation.check(name, pid, set(), places)
+    taker.runs("sleep", "1000")
+    assert taker.create().returncode == 0, taker.output()
+    names = {name for _, _, names in os.walk(f"{taker.path}/rootfs") for name in names}
+    for name, pid in {"supervisor": member, **helpers(member)}.items():
+        isolation.check(name, pid, names, places)
 
 
 def test_no_two_are_alike(taker, pool):

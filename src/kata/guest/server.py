@@ -224,6 +224,8 @@ class Agent:
             parked = self._launcher.root(request)
         else:
             self._launcher.keep(request.storages)
+            if request.storages:
+                self.machine.forget_files()  # the share need not serve what was used before
             parked = self._launcher.park(shares_network=self._network.look())
             self._network.rehearse()
         gc.collect()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from shutil import rmtree
 
 from kata.errors import HypervisorError, KataError
 from kata.linux.title import set_title
@@ -98,7 +99,7 @@ def sweep(state_root: str) -> None:
     directory, _, prefix = _SCRATCH.rpartition("/")
     for name in os.listdir(f"{state_root}/{directory}"):
         if name.startswith(prefix):
-            os.rmdir(f"{state_root}/{directory}/{name}")
+            rmtree(f"{state_root}/{directory}/{name}", ignore_errors=True)
 
 
 def _serve(
@@ -110,14 +111,15 @@ def _serve(
         sandbox = Sandbox(Nobody(network), launch, config, Marks(), scratch)  # type: ignore[arg-type]
         try:
             sandbox.launch()
-            rehearse(sandbox, root, config.runtime.data_root)
+            os.mkdir(f"{scratch}/tmp", 0o700)
+            rehearse(sandbox, root, f"{scratch}/tmp", config.runtime.data_root)
             sandbox.park()
         except KataError as error:
             channel.sendall(FAILED + str(sandbox.explain(error)).encode()[:4096])
             sandbox.stop()
             return 1
         finally:
-            os.rmdir(scratch)
+            rmtree(scratch, ignore_errors=True)
     try:
         channel.sendall(READY)
         _until_asked(channel, sandbox)

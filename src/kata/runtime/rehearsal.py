@@ -3,6 +3,8 @@
 A shell of the host's, with the libraries it needs, in a root of its own that is shared with the
 guest: it writes, reads, forks, is joined by another process, is signalled. The rule: what an engine
 will ask of the guest is asked once before, and nothing of it is left but that its code is known.
+A guest may keep hold of what it was shown: the root, which all members see, cannot be written by
+any; what is written is each one's own.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from kata.runtime.container import Container
 from kata.runtime.control_api import ExecRequest
 from kata.runtime.seccomp import container_filter
 from kata.runtime.store import ContainerState
+from kata.storage.plan import Directory
+from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from kata.runtime.sandbox import Sandbox
+    from kata.storage.plan import Disk
+    from kata.storage.sources import Source
     from kata.wire.agent_api import Seccomp
 
 _SHELL = "/bin/sh"
@@ -46,8 +52,9 @@ def make_root(directory: str) -> None:
             os.makedirs(f"{new}/rootfs{os.path.dirname(path)}", exist_ok=True)
             copy2(os.path.realpath(path), f"{new}/rootfs{path}")
         for name in FILES:
-            with open(f"{new}/{name}", "w", encoding="ascii") as file:
-                file.write("127.0.0.1 localhost\n")
+            for path in (f"{new}/{name}", f"{new}/rootfs/etc/{name}"):
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("127.0.0.1 localhost\n")
         os.rename(new, directory)
     except OSError as error:
         rmtree(new, ignore_errors=True)
@@ -67,7 +74,12 @@ def _libraries(program: str) -> list[str]:
 
 
 class _Rehearsed(BundleWorkload):
-    """With Docker's own filter, as most containers have it."""
+    """With Docker's own filter, as most containers have it, and a root that cannot be written."""
+
+    def _root(self) -> tuple[Directory | Disk, list[Source]]:
+        root, pinned = super()._root()
+        assert isinstance(root, Directory)
+        return replace(root, readonly=True), pinned
 
     def create_request(self, *words: Any, **more: Any) -> Any:
         """As an engine's."""
@@ -82,8 +94,11 @@ class _Rehearsed(BundleWorkload):
         return container_filter("", capabilities, kernel_release, data_root=self.data_root)
 
 
-def rehearse(sandbox: Sandbox, bundle: str, data_root: str) -> None:
-    """Bring a launched sandbox up, and have it run containers. Raises what does not work."""
+def rehearse(sandbox: Sandbox, bundle: str, scratch: str, data_root: str) -> None:
+    """Bring a launched sandbox up, and have it run containers. Raises what does not work.
+
+    ``bundle`` is ``make_root``'s; ``scratch`` a directory that only this sandbox ever sees.
+    """
     client = sandbox.connect()
     client.cork()
     configured = sandbox.configure()
@@ -94,18 +109,19 @@ def rehearse(sandbox: Sandbox, bundle: str, data_root: str) -> None:
         told.result(sandbox.create_timeout)
     sandbox.keep_ready()
     for number in range(_TIMES):
-        _run(sandbox, _workload(f"rehearsal-{number}", bundle, data_root))
+        _run(sandbox, _workload(f"rehearsal-{number}", bundle, scratch, data_root))
         sandbox.keep_ready()
     sandbox.correct_clock()
 
 
-def _workload(name: str, bundle: str, data_root: str) -> _Rehearsed:
+def _workload(name: str, bundle: str, scratch: str, data_root: str) -> _Rehearsed:
     spec = container_spec(ContainerRequest(ProcessRequest((_SHELL, "-c", _SCRIPT)), name))
+    shared = {f"/etc/{file}": (f"{bundle}/{file}", "ro") for file in FILES}
+    shared["/tmp"] = (scratch, "rw")
     spec["mounts"] += [
-        {"destination": f"/etc/{file}", "type": "bind", "source": f"{bundle}/{file}",
-         "options": ["rbind", "rprivate"]}
-        for file in FILES
-    ]  # fmt: skip
+        {"destination": at, "type": "bind", "source": source, "options": ["rbind", "rprivate", how]}
+        for at, (source, how) in shared.items()
+    ]
     state = ContainerState(id=name, name=name, bundle=bundle, rootfs=f"{bundle}/rootfs")
     return _Rehearsed(state, spec, data_root)
 
