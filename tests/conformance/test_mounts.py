@@ -59,11 +59,14 @@ def entries(folder: str) -> tuple[dict, ...]:
         bind(f"{folder}/rw", "/link/target", "bind"),
         bind(f"{folder}/rw", "/up", "bind"),
         bind("beside", "/beside", "bind"),
+        bind(f"{folder}/rw", "no-slash/here", "bind"),
+        bind(f"{folder}/single", "/gone/../back", "bind"),
         {"destination": "/typed", "type": "none", "source": f"{folder}/rw",
          "options": ["rbind", "rw"]},
         {"destination": "/untyped", "source": f"{folder}/ro", "options": ["rbind", "ro"]},
     )  # fmt: skip
     memory = (
+        tmpfs("memory/no-slash", "size=1m"),
         tmpfs("/mem", "size=2m", "mode=1770", "nosuid", "nodev", "noexec"),
         tmpfs("/mem-ro", "ro", "size=1m"),
         tmpfs("/mem-owned", "uid=1000", "gid=50", "mode=700"),
@@ -91,6 +94,8 @@ SNIPPETS = {
     "link": "cat /inside/target/file; ls -l /link",
     "up": "cat /etc/caught/file",
     "beside": "cat /beside/file",
+    "no_slash": "cat /no-slash/here/file; stat -f -c %T /memory/no-slash",
+    "back": "cat /back; ls -d /gone",
     "types": "cat /typed/file /untyped/file && echo x >/untyped/new",
     "mem": "stat -c %a /mem; dd if=/dev/zero of=/mem/big bs=1024k count=4; stat -c %s /mem/big",
     "mem_ro": "touch /mem-ro/x",
@@ -138,6 +143,17 @@ def test_bind_reads_and_writes(mounted, folder):
     assert mounted.rw.out == "host\nguest\n"
     with open(f"{folder}/rw/new", encoding="utf-8") as file:
         assert file.read() == "guest\n"
+
+
+def test_relative_destination(mounted):
+    """A destination without its first slash begins at the root."""
+    assert mounted.no_slash.out == "host\ntmpfs\n"
+
+
+def test_destination_that_goes_back(mounted):
+    """Up from what is not there is what it would be in."""
+    assert mounted.back.out.startswith("host\n")
+    assert "No such file" in mounted.back.out
 
 
 def test_bind_read_only(mounted):
