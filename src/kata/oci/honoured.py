@@ -48,7 +48,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("process.selinuxLabel", IGNORED, "the guest's kernel has no policy"),
     ("mounts[].destination", GUEST, "made in the root where it is missing; links stay inside it; a relative one begins at the root"),
     ("mounts[].source", BOTH, "files of the host are shared; below /proc, /sys and /dev the guest's own are meant; a tmpfs at /dev/shm becomes one of the guest of the same size"),
-    ("mounts[].type", GUEST, "cgroup is version 2's in the guest, whatever the host has"),
+    ("mounts[].type", BOTH, "an overlay is made on the host, of directories of the host, and shared; cgroup is version 2's in the guest, whatever the host has"),
     ("mounts[].options", BOTH, "read-only is enforced in the guest; propagation reaches within the guest, not from the host"),
     ("mounts[].uidMappings", HOST, "of bind mounts: mounted id-mapped on the host, in the share, where the host's kernel can do so for their file system; else the mount is refused"),
     ("mounts[].gidMappings", HOST, "with them"),
