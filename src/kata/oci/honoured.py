@@ -117,6 +117,7 @@ DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show
     ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up; of ps(1)'s options `-ef`, `aux` and `-o` are taken, others refused"),
     ("`cpuset` places the virtual machine", "inside, all processors of the machine are seen"),
     ("`--preserve-fds` is refused", "a descriptor of the host is nothing in a guest"),
+    ("an engine's `cp` into an overlay volume is refused", "that is Podman's `-v SRC:DST:O`: its upper directory is mounted in the share; copies out of it, and what the container writes, are as ever"),
     ("`spec --rootless` keeps the network namespace", "without one the network would be the host's"),
     ("`checkpoint` and `restore` are refused", "CRIU works on processes of the host"),
 )
