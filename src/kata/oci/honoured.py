@@ -119,7 +119,7 @@ DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show
     ("`--preserve-fds` is refused", "a descriptor of the host is nothing in a guest"),
     ("an engine's `cp` into an overlay volume is refused", "that is Podman's `-v SRC:DST:O`: its upper directory is mounted in the share; copies out of it, and what the container writes, are as ever"),
     ("`spec --rootless` keeps the network namespace", "without one the network would be the host's"),
-    ("`checkpoint` and `restore` are refused", "CRIU works on processes of the host"),
+    ("`checkpoint` and `restore` are refused", "CRIU works on processes of the host; their `--help` fails, by which Podman and CRI-O ask"),
 )
 
 

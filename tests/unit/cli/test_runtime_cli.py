@@ -174,3 +174,10 @@ def test_statistics_are_runcs():
     assert found["memory"]["usage"]["limit"] == (1 << 64) - 1
     assert found["memory"]["cache"] == 100
     assert found["pids"]["current"] == 2
+
+
+@pytest.mark.parametrize(("verb", "code"), [("pause", 0), ("checkpoint", 1), ("restore", 1)])
+def test_help_says_whether_a_verb_is_supported(verb, code, capsys):
+    """Podman and CRI-O ask by ``checkpoint --help`` whether there are checkpoints at all."""
+    assert main([verb, "--help"]) == code
+    assert f"usage: kata-runtime {verb}" in capsys.readouterr().out
