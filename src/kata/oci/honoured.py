@@ -69,7 +69,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("linux.resources.pids", GUEST, ""),
     ("linux.resources.memory.limit", BOTH, "1 MiB at least; the machine is made large enough, up to four fifths of the host's memory; the guest's group has the limit; update refuses more than the machine has"),
     ("linux.resources.memory.reservation", GUEST, ""),
-    ("linux.resources.memory.swap", GUEST, "the guest has no swap"),
+    ("linux.resources.memory.swap", GUEST, "of memory and swap together; the guest has no swap"),
     ("linux.resources.memory.kernel", IGNORED, "gone from the kernel"),
     ("linux.resources.memory.kernelTCP", IGNORED, "not in version 2"),
     ("linux.resources.memory.swappiness", IGNORED, "not in version 2"),

@@ -142,6 +142,8 @@ class BundleWorkload:
         """The process that the engine describes, or the container's changed as asked."""
         if wanted.process:
             process = quickjson.loads(wanted.process)
+            if process.get("capabilities") is None:  # the container's, as runc has it
+                process["capabilities"] = self.spec["process"].get("capabilities")
         else:
             from kata.oci.defaults import overlaid
 
