@@ -133,6 +133,12 @@ def test_copies_out_of_an_overlay_volume(podman, directory):
     podman.ok("cp", f"{name}:/data/new", f"{directory}/copy")
     with open(f"{directory}/copy", encoding="utf-8") as file:
         assert file.read() == "inside\n"
+    result = podman("cp", f"{directory}/copy", f"{name}:/data/copied")
+    if podman.runtime == "runc":
+        assert result.code == 0
+    else:  # not into what nobody would see: it is said
+        assert "read-only file system" in result.err
+    assert (podman("exec", name, "cat", "/data/copied").code == 0) == (result.code == 0)
 
 
 @pytest.mark.parametrize(("flag", "answer"), [("", "refused"), (",rw=true", "written")])
