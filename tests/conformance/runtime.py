@@ -35,7 +35,7 @@ RULES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 OPTIONS = {
     "events": "", "features": "",
     "pidfd-socket": "create", "keep": "run", "no-new-keyring": "create",
-    "additional-gids": "exec", "rootless": "spec",
+    "additional-gids": "exec", "cgroup": "exec", "rootless": "spec",
 }  # fmt: skip
 
 

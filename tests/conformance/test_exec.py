@@ -220,6 +220,23 @@ def test_filed_privileges(filed):
     assert capabilities(filed, "CapAmb") == {5}
 
 
+def test_filed_without_rights(host):
+    """process.json that says nothing of capabilities: they are the container's."""
+    found = asked(host, process())
+    assert capabilities(found, "CapEff") == capabilities(found, "CapPrm") != set()
+
+
+def test_filed_without_any_right(host):
+    """Capabilities that are an empty object are none."""
+    assert capabilities(asked(host, process(capabilities={})), "CapEff") == set()
+
+
+@pytest.mark.needs("cgroup")
+def test_exec_in_the_containers_group(host):
+    """--cgroup / is the container's own group."""
+    assert host.exec("--cgroup", "/", "--", "echo", "there").ok().out == "there\n"
+
+
 def test_filed_has_no_stray_descriptors(filed):
     """Only the three streams are open."""
     assert sorted(filed.fds) == ["0", "1", "2"]

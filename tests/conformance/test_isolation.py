@@ -106,10 +106,10 @@ def test_sysctl_of_another_stays(other):
 
 @pytest.mark.parametrize(
     "name",
-    ["kernel.nosuchthing", "vm.swappiness", "kernel.printk"],
+    ["kernel.nosuchthing", "vm.swappiness", "kernel.printk", "kernel.hostname"],
 )
 def test_sysctl_of_the_host_is_refused(suite, name):
-    """A setting of no namespace, or of no kernel, is an error that names it."""
+    """A setting of no namespace, of no kernel, or with a field of its own, is an error."""
     suite.refused(config("true", linux={"sysctl": {name: "1"}})).refused("sysctl", name)
 
 
@@ -302,3 +302,26 @@ def test_time_offsets(suite):
                          "namespaces": [*namespaces(), {"type": "time"}]})  # fmt: skip
     facts = suite.ask(spec).facts
     assert ["boottime", "100000", "0"] in [row.split() for row in facts.timens_offsets.splitlines()]
+
+
+def test_maps_without_their_namespace(suite):
+    """Maps of ids say nothing without a user namespace: nobody is mapped."""
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    facts = suite.ask(config(linux={"uidMappings": ids, "gidMappings": ids})).facts
+    assert facts.uid_map.split() == ["0", "0", "4294967295"]
+
+
+def test_offsets_without_their_namespace(suite):
+    """Offsets of clocks say nothing without a time namespace."""
+    spec = config("cat", "/proc/uptime", linux={"timeOffsets": {"boottime": {"secs": 1 << 30}}})
+    assert float(suite.done(spec).out.split()[0]) < 1 << 30
+
+
+def test_group_path_that_goes_up(suite):
+    """``..`` in the path of the group leads up within the hierarchy."""
+    name = suite.name()
+    spec = config("sleep", "100000", linux={"cgroupsPath": f"/conformance/../conformance/{name}"})
+    with suite.running(spec, name=name) as container:
+        with open(f"/proc/{container.pid}/cgroup", encoding="ascii") as file:
+            paths = {line.rstrip().split(":", 2)[2] for line in file}
+        assert f"/conformance/{name}" in paths

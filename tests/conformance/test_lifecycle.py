@@ -216,6 +216,12 @@ def test_paused_status(paused):
     assert paused.status == "paused"
 
 
+def test_pause_of_paused_is_refused(paused):
+    """Once is enough, and it stays paused."""
+    paused.runtime("pause", paused.id).refused("not running")
+    assert paused.status == "paused"
+
+
 def test_paused_is_silent(paused):
     """A paused program does nothing."""
     assert not paused.streams.read(0.3)
@@ -235,6 +241,18 @@ def test_paused_is_listed(paused):
     """The list says so as well."""
     entries = paused.runtime("list", "--format", "json").ok().json()
     assert [e["status"] for e in entries if e["id"] == paused.id] == ["paused"]
+
+
+def test_start_of_paused_is_refused(suite):
+    """A created container that is paused does not start, and does once it is resumed."""
+    with suite.created(config("echo", "on")) as container:
+        suite.runtime("pause", container.id).ok()
+        container.start().refused("paused")
+        suite.runtime("resume", container.id).ok()
+        suite.runtime("resume", container.id).refused("not paused")
+        assert container.status == "created"
+        container.start().ok()
+        assert (container.wait(), container.out) == (0, "on\n")
 
 
 def test_resume_goes_on(paused):

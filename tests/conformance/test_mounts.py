@@ -59,11 +59,14 @@ def entries(folder: str) -> tuple[dict, ...]:
         bind(f"{folder}/rw", "/link/target", "bind"),
         bind(f"{folder}/rw", "/up", "bind"),
         bind("beside", "/beside", "bind"),
+        bind(f"{folder}/rw", "no-slash/here", "bind"),
+        bind(f"{folder}/single", "/gone/../back", "bind"),
         {"destination": "/typed", "type": "none", "source": f"{folder}/rw",
          "options": ["rbind", "rw"]},
         {"destination": "/untyped", "source": f"{folder}/ro", "options": ["rbind", "ro"]},
     )  # fmt: skip
     memory = (
+        tmpfs("memory/no-slash", "size=1m"),
         tmpfs("/mem", "size=2m", "mode=1770", "nosuid", "nodev", "noexec"),
         tmpfs("/mem-ro", "ro", "size=1m"),
         tmpfs("/mem-owned", "uid=1000", "gid=50", "mode=700"),
@@ -91,6 +94,8 @@ SNIPPETS = {
     "link": "cat /inside/target/file; ls -l /link",
     "up": "cat /etc/caught/file",
     "beside": "cat /beside/file",
+    "no_slash": "cat /no-slash/here/file; stat -f -c %T /memory/no-slash",
+    "back": "cat /back",
     "types": "cat /typed/file /untyped/file && echo x >/untyped/new",
     "mem": "stat -c %a /mem; dd if=/dev/zero of=/mem/big bs=1024k count=4; stat -c %s /mem/big",
     "mem_ro": "touch /mem-ro/x",
@@ -138,6 +143,16 @@ def test_bind_reads_and_writes(mounted, folder):
     assert mounted.rw.out == "host\nguest\n"
     with open(f"{folder}/rw/new", encoding="utf-8") as file:
         assert file.read() == "guest\n"
+
+
+def test_relative_destination(mounted):
+    """A destination without its first slash begins at the root."""
+    assert mounted.no_slash.out == "host\ntmpfs\n"
+
+
+def test_destination_that_goes_back(mounted):
+    """Up from what is not there is what it would be in."""
+    assert mounted.back.out == "host\n"
 
 
 def test_bind_read_only(mounted):
@@ -432,3 +447,54 @@ def test_unwritable_place_is_refused(suite):
     """A destination that is a file where a directory is mounted is an error."""
     spec = config("true", mounts=(bind(suite.folder(), "/etc/passwd", "bind"),))
     suite.refused(spec).refused("/etc/passwd", "not a directory")
+
+
+def overlay(folder: str, *options: str) -> dict:
+    """A mount entry for an overlay of directories of the host, as Podman's volumes with ":O" are.
+
+    One of them has a colon in its name.
+    """
+    for name in ("low", "low:er", "upper", "work"):
+        os.makedirs(f"{folder}/{name}", exist_ok=True)
+    write(f"{folder}/low/file")
+    write(f"{folder}/low:er/deep")
+    options = tuple(option.replace("@", folder) for option in options)
+    return {
+        "destination": "/overlay", "type": "overlay", "source": "overlay", "options": list(options)
+    }  # fmt: skip
+
+
+def test_overlay_of_the_host(suite):
+    """Its directories are the host's; what is written is in the upper one."""
+    folder = suite.folder()
+    entry = overlay(
+        folder, r"lowerdir=@/low:@/low\:er", "upperdir=@/upper", "workdir=@/work", "private"
+    )
+    script = "cat /overlay/*; echo new >/overlay/file; rm /overlay/deep; touch /overlay/made; ls -A"
+    done = suite.done(config("sh", "-c", script, mounts=(entry,), process={"cwd": "/overlay"}))
+    assert done.out.split() == ["host", "host", "file", "made"]
+    with open(f"{folder}/low/file", encoding="utf-8") as file:
+        assert file.read() == "host\n"
+    with open(f"{folder}/upper/file", encoding="utf-8") as file:
+        assert file.read() == "new\n"
+    assert sorted(os.listdir(f"{folder}/upper")) == ["deep", "file", "made"]
+
+
+def test_overlay_without_an_upper_directory(suite):
+    """It can be read."""
+    entry = overlay(suite.folder(), r"lowerdir=@/low:@/low\:er")
+    done = suite.done(config("sh", "-c", "cat /overlay/*; touch /overlay/x", mounts=(entry,)))
+    assert done.out == "host\nhost\n"
+    assert "Read-only file system" in done.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("lowerdir=@/nowhere:@/low",), ("upperdir=@/upper", "workdir=@/work"),
+     ("lowerdir=@/low", "upperdir=@/upper"), ("lowerdir=@/low:@/upper", "nonsense=1")],
+    ids=["missing", "nothing-below", "no-work", "unknown"],
+)  # fmt: skip
+def test_overlay_that_cannot_be(suite, options):
+    """A directory that is not there, or one that is needed, is an error that names the overlay."""
+    spec = config("true", mounts=(overlay(suite.folder(), *options),))
+    suite.refused(spec).refused("overlay")

@@ -254,6 +254,14 @@ def test_statistics_of_unknown(runtime):
     runtime("events", "--stats", "conf-nobody").refused("does not exist")
 
 
+def test_memory_that_holds_nothing(suite):
+    """A limit that not even the runtime's own process fits in: one line says so."""
+    result = suite.refused(limited("true", unified={"memory.max": "1"}))
+    result.refused("memory limit too low", "cannot use unified on cgroup v1")
+    assert len(result.message.strip().splitlines()) == 1
+    suite.refused(limited("true", memory={"limit": 1})).refused("memory limit", "OOM")
+
+
 @pytest.mark.skipif(
     not os.path.exists("/sys/fs/cgroup/cgroup.controllers"), reason="version 2's groups alone"
 )

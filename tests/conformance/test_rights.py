@@ -247,7 +247,7 @@ DEVICES = [
     {"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2, "fileMode": 0o666},
 ]  # fmt: skip
 RULES = [
-    {"allow": False, "access": "rwm"},
+    {"allow": False, "access": "rwmx"},  # a letter that is none
     {"allow": True, "type": "c", "major": 1, "minor": 5, "access": "rw"},
     {"allow": True, "type": "c", "major": 10, "minor": 237, "access": "rm"},  # loop-control
     {"allow": True, "type": "c", "access": "m"},
@@ -293,6 +293,31 @@ def test_default_devices_work(equipped):
     """They do what they are for, whatever the rules are."""
     assert equipped.work.out.split() == ["00", "00", "00", "00", "9"]
     assert "No space left" in equipped.full.out
+
+
+def test_relative_path_of_a_device(suite):
+    """A device's path without its first slash begins at the root, and does not lead out of it."""
+    devices = [
+        {"type": "c", "path": path, "major": 1, "minor": 5} for path in ("dev/slashless", "../up")
+    ]
+    found = suite.ask(
+        config(linux={"devices": devices}), nodes="stat -c '%n %t %T' /dev/slashless /up"
+    )
+    assert found.nodes.out.splitlines() == ["/dev/slashless 1 5", "/up 1 5"]
+
+
+def test_device_in_the_place_of_another(suite):
+    """What is listed comes before what every container has; a file that is there is kept."""
+    devices = [
+        {"type": "c", "path": "/dev/tty", "major": 1, "minor": 5, "fileMode": 0o640, "gid": 50},
+        {"type": "c", "path": "/etc/passwd", "major": 1, "minor": 5},
+    ]
+    found = suite.ask(
+        config(linux={"devices": devices}), nodes="stat -c '%t %T %a %g' /dev/tty",
+        kept="stat -c %F /etc/passwd",
+    )  # fmt: skip
+    assert found.nodes.out == "1 5 640 50\n"
+    assert found.kept.out == "regular file\n"
 
 
 def test_default_links(equipped):

@@ -45,11 +45,13 @@ def _code(engine, name: str, *words: str) -> int:
 
 
 def test_exec_with_a_terminal(engine):
-    """exec -it has a terminal of its own, and of the right size, beside the container's streams."""
+    """exec -it has a terminal of its own, of the right size even when that changes."""
     name = engine.up("--network=none", IMAGE, "sleep", "600")
     with engine.terminal("exec", "-it", name, "sh", rows=33, columns=99) as terminal:
         terminal.expect(b"# ")
         terminal.size(33, 99)
+        terminal.resize(44, 111)
+        terminal.size(44, 111)
         terminal.send(b"tty; exit 6\r")
         terminal.expect(b"/dev/pts/")
         assert terminal.wait() == 6

@@ -2,6 +2,9 @@
 
 import os
 
+import pytest
+
+from support import busybox
 from support.engines import IMAGE, ODD
 
 
@@ -99,3 +102,58 @@ def test_volume_of_an_image(engine):
     with open(f"/proc/{engine.place.pid}/root{mounts[0]['Source']}/file", encoding="utf-8") as file:
         assert file.read() == "seen\n"
     engine.end(name)
+
+
+def test_overlay_volumes(podman, directory):
+    """-v with O: the container writes to a layer of its own, or to one that is kept."""
+    for name in ("source", "upper", "work"):
+        os.mkdir(f"{directory}/{name}")
+    with open(f"{directory}/source/file", "w", encoding="utf-8") as file:
+        file.write("host\n")
+    volume = f"{directory}/source:/data:O"
+    script = "cat /data/file; echo inside >/data/file; touch /data/new; cat /data/file; ls /data"
+    words = ("run", "--rm", "--network=none", "-v")
+    for _ in range(2):  # nothing of the first is there for the second
+        found = podman.ok(*words, volume, IMAGE, "sh", "-c", script)
+        assert found.split() == ["host", "inside", "file", "new"]
+    kept = f"{volume},upperdir={directory}/upper,workdir={directory}/work"
+    for expected in ("host", "inside"):
+        assert podman.ok(*words, kept, IMAGE, "sh", "-c", script).split()[0] == expected
+    assert sorted(os.listdir(f"{directory}/upper")) == ["file", "new"]
+    with open(f"{directory}/source/file", encoding="utf-8") as file:
+        assert file.read() == "host\n"
+
+
+def test_copies_out_of_an_overlay_volume(podman, directory):
+    """cp sees what the container has written to it."""
+    os.mkdir(f"{directory}/source")
+    volume = f"{directory}/source:/data:O"
+    name = podman.up("--network=none", "-v", volume, IMAGE, "sleep", "600")
+    podman.sh(name, "echo inside >/data/new")
+    podman.ok("cp", f"{name}:/data/new", f"{directory}/copy")
+    with open(f"{directory}/copy", encoding="utf-8") as file:
+        assert file.read() == "inside\n"
+    result = podman("cp", f"{directory}/copy", f"{name}:/data/copied")
+    if podman.runtime == "runc":
+        assert result.code == 0
+    else:  # not into what nobody would see: it is said
+        assert "read-only file system" in result.err
+    assert (podman("exec", name, "cat", "/data/copied").code == 0) == (result.code == 0)
+
+
+@pytest.mark.parametrize(("flag", "answer"), [("", "refused"), (",rw=true", "written")])
+def test_files_of_an_image(podman, flag, answer):
+    """--mount type=image: the files of another image, to be read, or written until the end."""
+    mount = f"type=image,source={ODD},dst=/other{flag}"
+    script = "ls -d /other/bin; touch /other/x 2>/dev/null && echo written || echo refused"
+    found = podman.ok("run", "--rm", "--network=none", "--mount", mount, IMAGE, "sh", "-c", script)
+    assert found.split() == ["/other/bin", answer]
+
+
+@pytest.mark.parametrize("overlay", [False, True], ids=["itself", "overlay"])
+def test_root_that_is_a_directory(podman, directory, overlay):
+    """--rootfs: the container writes to the directory, or with O to a layer over it."""
+    root = busybox.make(f"{directory}/root")
+    words = ("--rootfs", f"{root}{':O' * overlay}", "sh", "-c", "touch /made && ls /made")
+    assert podman.ok("run", "--rm", "--network=none", *words) == "/made"
+    assert os.path.exists(f"{root}/made") != overlay

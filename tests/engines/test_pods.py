@@ -70,6 +70,16 @@ def test_processes_of_another_container(podman):
     podman.until_logged("first", "woken")
 
 
+def test_memory_of_another_container(engine):
+    """--ipc=container: shared memory is one for both; the other's end does not take it away."""
+    engine.up("--network=none", "--ipc=shareable", IMAGE, "sleep", "600", name="first")
+    script = "cat /dev/shm/first; echo two >/dev/shm/second; ipcs -m | wc -l"
+    engine.sh("first", "echo one >/dev/shm/first")
+    flags = ("--network=none", "--ipc=container:first")
+    assert engine.ok("run", "--rm", *flags, IMAGE, "sh", "-c", script).split()[0] == "one"
+    assert engine.sh("first", "cat /dev/shm/second") == "two"
+
+
 @pytest.mark.parametrize("shared", ["ipc", "pid"])
 def test_pod_that_shares(podman, shared):
     """What a pod is told to share is one for its containers."""

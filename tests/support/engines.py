@@ -206,8 +206,11 @@ class Docker(Engine):
             self("network", "prune", "-f")
 
 
-def configure(place: Place, data: str) -> None:
-    """Write what the guides tell: the engines' configuration and our runtime's."""
+def configure(place: Place, data: str, **daemon) -> None:
+    """Write what the guides tell: the engines' configuration and our runtime's.
+
+    ``daemon`` are more settings of dockerd, by their names with underscores.
+    """
     place.write(CONFIGURATION, f'[runtime]\ndata_root = "{data}"\n')
     broken = place.write("/etc/kata-containers/broken.toml", "[runtime\n")
     wrapper = f'#!/bin/sh\nKATA_CONFIG={broken} exec {OUR_RUNTIME} "$@"\n'
@@ -225,6 +228,7 @@ def configure(place: Place, data: str) -> None:
         "runtimes": runtimes, "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": f"/kata-test-docker-{os.getpid()}", "bip": "172.31.200.1/24",
     }  # fmt: skip
+    docker |= {name.replace("_", "-"): value for name, value in daemon.items()}
     place.write("/etc/docker/daemon.json", json.dumps(docker))
 
 
@@ -253,7 +257,7 @@ def archives(directory: str, rootfs: str) -> list[str]:
 @contextmanager
 def docker_daemon(place: Place, log: str):
     """dockerd, and the containerd it starts, until the end."""
-    with open(log, "wb") as file:
+    with open(log, "ab") as file:
         daemon = subprocess.Popen(
             place.argv("/usr/sbin/dockerd"), env=place.env, stdin=subprocess.DEVNULL,
             stdout=file, stderr=file,

@@ -106,11 +106,15 @@ def test_pause_stats_update_and_what_is_refused(containerd):
     shim.of("Exec", "box", "early", spec=process_spec("true"))
     shim.of("Pause", "box")
     assert shim.of("State", "box").status == api.PAUSED
+    with pytest.raises(WrongState, match="container not running"):
+        shim.of("Pause", "box")
     with pytest.raises(WrongState, match="paused"):
         shim.of("Exec", "box", "late", spec=process_spec("true"))
     with pytest.raises(WrongState, match="paused"):
         shim.of("Start", "box", "early")
     shim.of("Resume", "box")
+    with pytest.raises(WrongState, match="container not paused"):
+        shim.of("Resume", "box")
     shim.of("Start", "box", "early")
     assert shim.of("Wait", "box", "early").exit_status == 0
     assert shim.of("State", "box").status == api.RUNNING

@@ -72,10 +72,13 @@ def packed(body: bytes) -> bytes:
 
 
 def send_plan(fd: int, plan: dict[str, Any]) -> None:
-    """Hand a plan to a parked child."""
+    """Hand a plan to a parked child. If it died meanwhile, its reports or its exit say so."""
     rest = memoryview(packed(marshal.dumps(plan)))
-    while rest:
-        rest = rest[os.write(fd, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except BrokenPipeError:
+        pass
 
 
 def receive_plan(fd: int) -> dict[str, Any] | None:

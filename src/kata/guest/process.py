@@ -185,7 +185,7 @@ class Process:
             if self._went:  # it was let go beforehand: running is its only report
                 self.ready.settle(PidResponse(pid=self.pid))
             if self.ready.value is None or isinstance(self.ready.value, KataError):
-                self._fail(GuestError("the process died while it was set up"))
+                self._fail(self._death())
             else:
                 self.started.settle(Empty())
         return bool(data)
@@ -200,6 +200,11 @@ class Process:
             self.ready.settle(PidResponse(pid=self.pid))
         elif kind == wires.FAILED:
             self._fail(wires.failure_of(item))
+
+    def _death(self) -> KataError:
+        if self.oom_killed():
+            return GuestError("container init was OOM-killed (memory limit too low?)")
+        return GuestError("the process died while it was set up")
 
     def _fail(self, error: KataError) -> None:
         self.ready.settle(error)
@@ -216,7 +221,7 @@ class Process:
         code = os.waitstatus_to_exitcode(status)
         died = self.ready.value
         if died is None:
-            self._fail(GuestError("the process died while it was set up"))
+            self._fail(self._death())
             died = self.ready.value
         if isinstance(self.started.value, KataError):
             died = self.started.value

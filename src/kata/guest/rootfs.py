@@ -212,6 +212,8 @@ class Rootfs:
         head, name = os.path.split("/" + node.path.strip("/"))
         try:
             with _Opened(inroot.make_directory(self._root, head)) as fd:
+                if any(node.path == default.path for default in devices.DEFAULT):
+                    devices.remove(name, fd)  # what is asked for comes before what all have
                 devices.make(node, name, fd)
         except OSError as error:
             raise failed(f'device "{node.path}"', error) from None

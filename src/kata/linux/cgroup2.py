@@ -50,14 +50,14 @@ def _memory(memory: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if limit:
         yield "memory.max", _limit(limit)
-    if swap:
+    if swap:  # of both together; alone it is of a limit that is not known here, and of no swap
         if swap > 0 and limit > 0:
             if swap < limit:
                 raise InvalidInput("memory and swap together are below the memory limit")
             yield "memory.swap.max", str(swap - limit)
         elif swap < 0:
             yield "memory.swap.max", "max"
-        else:
+        elif limit:
             raise InvalidInput("a swap limit needs a memory limit")
     if memory.get("reservation"):
         yield "memory.low", _limit(memory["reservation"])

@@ -67,7 +67,8 @@ def _granted(kind: int, major: int, minor: int, access: int) -> bool:
 def _parsed(rule: Mapping[str, Any]) -> tuple[bool, int, int, int, int]:
     try:
         kind = _TYPES[rule.get("type") or "a"]
-        access = sum(_ACCESS[letter] for letter in set(rule.get("access") or "rwm"))
+        # letters that are none are passed over, as by runc
+        access = sum(_ACCESS.get(letter, 0) for letter in set(rule.get("access") or "rwm"))
     except (KeyError, TypeError):
         raise InvalidInput(f"linux.resources.devices: malformed rule {rule!r:.200}") from None
     major, minor = (_ANY if rule.get(n) is None else int(rule[n]) for n in ("major", "minor"))

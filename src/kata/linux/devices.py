@@ -6,6 +6,7 @@ Source: runtime-spec config-linux.md "Default Devices".
 from __future__ import annotations
 
 import os
+from _stat import S_ISCHR
 
 from kata.errors import InvalidInput
 from kata.wire.record import record
@@ -61,7 +62,7 @@ def is_own_terminals(path: str) -> bool:
 
 
 def make(node: Node, name: str, directory: int) -> None:
-    """Make a node as ``name`` in an open directory; one that is there already is kept."""
+    """Make a node as ``name`` in an open directory; what is there already is kept, as by runc."""
     kind = _KINDS.get(node.kind)
     if kind is None:
         raise InvalidInput(f'device "{node.path}"', why=f'unknown type "{node.kind}"')
@@ -69,12 +70,18 @@ def make(node: Node, name: str, directory: int) -> None:
     try:
         os.mknod(name, kind | node.mode & 0o7777, number, dir_fd=directory)
     except FileExistsError:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if found.st_mode & 0o170000 != kind or found.st_rdev != number:
-            raise
         return
     if node.uid or node.gid:
         os.chown(name, node.uid, node.gid, dir_fd=directory, follow_symlinks=False)
+
+
+def remove(name: str, directory: int) -> None:
+    """Remove a node, if there is one."""
+    try:
+        if S_ISCHR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
 
 
 def make_links(directory: int, links: tuple[tuple[str, str], ...] = LINKS) -> None:

@@ -55,8 +55,9 @@ def _make(root: int, path: str, mode: int, links: int) -> int:
     if not links:
         raise GuestError(f'cannot make "{path}" in the container', why="too many symbolic links")
     head, name = os.path.split(path.rstrip("/"))
-    if name in ("", ".", ".."):
-        raise GuestError(f'cannot make "{path}" in the container', why="not a plain path")
+    if name in ("", ".", ".."):  # of what is not there, ".." is known by name alone
+        head = os.path.dirname(head) if name == ".." else head
+        return _make(root, head or "/", mode, links - 1)
     parent = _make(root, head or "/", mode, links - 1)
     try:
         target = _link_target(parent, name, head)

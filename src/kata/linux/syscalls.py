@@ -9,6 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
 MS_MANDLOCK, MS_DIRSYNC, MS_NOSYMFOLLOW, MS_NOATIME, MS_NODIRATIME = 64, 128, 256, 1024, 2048
 MS_BIND, MS_MOVE, MS_REC, MS_SILENT, MS_POSIXACL = 4096, 8192, 16384, 32768, 1 << 16
@@ -29,6 +33,7 @@ SYS_PIVOT_ROOT, SYS_CAPSET, SYS_CLONE, SYS_SECCOMP, SYS_FINIT_MODULE = 155, 126,
 SYS_SETNS, SYS_PIDFD_SEND_SIGNAL, SYS_OPENAT2, SYS_PIDFD_GETFD = 308, 424, 437, 438
 SYS_MOUNT_SETATTR, SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLOSE_RANGE = 442, 428, 429, 436
 SYS_IOPRIO_SET, SYS_PERSONALITY, SYS_SCHED_SETATTR = 251, 135, 314
+SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 430, 431, 432
 
 SECCOMP_SET_MODE_FILTER = 1
 _SIGCHLD = 17
@@ -242,15 +247,28 @@ def clone_tree(fd: int, attributes: int, *, recursive: bool = False) -> int:
     tree = syscall(
         SYS_OPEN_TREE, fd, b"", flags | _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC, what="open_tree"
     )
-    # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
-    value = attributes.to_bytes(8, "little") + bytes(8) + MS_PRIVATE.to_bytes(8, "little")
-    value += bytes(8)
     try:
-        syscall(SYS_MOUNT_SETATTR, tree, b"", flags, value, len(value), what="mount_setattr")
+        mount_setattr("", flags, attributes, directory=tree, propagation=MS_PRIVATE)
     except OSError:
         os.close(tree)
         raise
     return tree
+
+
+def new_mount(fstype: str, settings: Iterable[tuple[str, str]]) -> int:
+    """fsopen(2), fsconfig(2), fsmount(2): a file system that is mounted nowhere.
+
+    ``settings`` are (key, value), value empty for a flag; a value has at most 255 bytes.
+    """
+    context = syscall(SYS_FSOPEN, _text(fstype), 1, what=f"fsopen {fstype}")  # FSOPEN_CLOEXEC
+    try:
+        for key, value in settings:
+            command, text = (1, _text(value)) if value else (0, None)  # SET_STRING, SET_FLAG
+            syscall(SYS_FSCONFIG, context, command, _text(key), text, 0, what=f"{fstype} {key}")
+        syscall(SYS_FSCONFIG, context, 6, None, None, 0, what=fstype)  # CMD_CREATE
+        return syscall(SYS_FSMOUNT, context, 1, 0, what=f"fsmount {fstype}")  # FSMOUNT_CLOEXEC
+    finally:
+        os.close(context)
 
 
 def attach_tree(tree: int, target: str) -> None:

@@ -1,7 +1,8 @@
 """config.json: parsed, checked, and kept as the dictionary it is.
 
 The one rule: whatever passes here needs no further look at its types; fields that are not known
-stay where they are, for the specification wants them ignored and engines want them back.
+stay where they are, for the specification wants them ignored and engines want them back. What
+runc reads in another way than it is written is settled here, once (``_settle``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def parse(text: str | bytes) -> Spec:
     spec: Spec = _document(text)
     for fault in faults(spec):
         raise fault
+    _settle(spec)
     return spec
 
 
@@ -62,6 +64,24 @@ def namespaces(spec: Spec) -> dict[str, str]:
     """The namespaces of a container: kind to path, which is empty for a new one."""
     listed = (spec.get("linux") or {}).get("namespaces") or []
     return {n["type"]: n.get("path") or "" for n in listed}
+
+
+def _settle(spec: Spec) -> None:
+    """Read as runc does: relative paths begin at the root, what needs a namespace goes without."""
+    linux = spec.get("linux") or {}
+    for where, entries in (
+        ("destination", spec.get("mounts")), ("path", linux.get("devices")),
+    ):  # fmt: skip
+        for entry in entries or ():
+            if not entry[where].startswith("/"):
+                entry[where] = f"/{entry[where]}"
+    kinds = namespaces(spec)
+    for name, kind in _WITHOUT.items():
+        if kind not in kinds:
+            linux.pop(name, None)
+
+
+_WITHOUT = {"uidMappings": "user", "gidMappings": "user", "timeOffsets": "time"}
 
 
 def _document(text: str | bytes) -> Any:
@@ -169,8 +189,6 @@ def _namespace_faults(spec: Spec) -> list[InvalidSpec]:
 _NEEDS = {
     ("", "hostname"): "uts", ("", "domainname"): "uts",
     ("linux.", "maskedPaths"): "mount", ("linux.", "readonlyPaths"): "mount",
-    ("linux.", "uidMappings"): "user", ("linux.", "gidMappings"): "user",
-    ("linux.", "timeOffsets"): "time",
 }  # fmt: skip
 _IPC_SYSCTLS = frozenset((
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
@@ -191,7 +209,9 @@ def _sysctl_faults(sysctls: dict[str, str], kinds: set[str]) -> list[InvalidSpec
         elif dotted in ("kernel.domainname", "kernel.hostname"):
             kind = "uts"
         path = f'linux.sysctl["{name}"]'
-        if ".." in f".{dotted}.":
+        if dotted == "kernel.hostname":
+            found.append(InvalidSpec(path, 'is not allowed, as "hostname" is there for it'))
+        elif ".." in f".{dotted}.":
             found.append(InvalidSpec(path, "is no name of a kernel parameter"))
         elif not kind:
             found.append(InvalidSpec(path, "is not in a namespace of its own"))

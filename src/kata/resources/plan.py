@@ -101,11 +101,14 @@ def changed(resources: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]
 def place(cgroups_path: str, container_id: str) -> tuple[str, str]:
     """Where the engine wants the group: the path of its parent, and its name.
 
-    Raises ``InvalidInput`` for a path that leads out of the hierarchy.
+    ``..`` leads up to the root of the hierarchy and no further, as runc has it.
     """
-    parts = [part for part in cgroups_path.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise InvalidInput(f'linux.cgroupsPath "{cgroups_path}"', why="it leads upwards")
+    parts: list[str] = []
+    for part in cgroups_path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
     if not parts:
         return "kata", container_id
     return "/".join(parts[:-1]), parts[-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import InvalidSpec
+from kata.errors import InvalidInput, InvalidSpec
 from kata.oci.spec import namespaces
 from kata.storage import plan as storage
 from kata.wire.agent_api import RESOLVER, SANDBOX_NETWORK
@@ -46,17 +46,30 @@ class Mounts:
     memory: tuple[tuple[str, int], ...] = ()
 
 
-def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]) -> Mounts:
+def sort_mounts(
+    spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]],
+    overlay: Callable[[Spec], str],
+) -> Mounts:  # fmt: skip
     """Which mounts need the host.
 
     ``look`` tells of a path whether it is a directory, and the size of the file system if that is
-    a tmpfs (else 0); it raises what ``pin`` does.
+    a tmpfs (else 0); it raises what ``pin`` does. ``overlay`` gives the source that a mount of
+    an overlay becomes: its directories are the host's.
     """
     volumes: list[storage.Volume] = []
     places: list[int] = []
     memory: list[tuple[str, int]] = []
     for index, mount in enumerate(spec.get("mounts") or ()):
         source = mount.get("source") or ""
+        if is_overlay(mount):
+            places.append(len(volumes))
+            options = _mount_options(mount)
+            volumes.append(
+                storage.Volume(
+                    overlay(mount), mount["destination"], options=tuple(options), fresh=True
+                )
+            )
+            continue
         if not is_bind(mount) or is_system(source):
             places.append(-1)
             continue
@@ -79,6 +92,19 @@ def sort_mounts(spec: Spec, bundle: str, look: Callable[[str], tuple[bool, int]]
     return Mounts(tuple(volumes), tuple(places), tuple(memory))
 
 
+def is_overlay(mount: Spec) -> bool:
+    """Whether a mount is an overlay: of directories of the host, as engines ask for it."""
+    return mount.get("type") == "overlay" and not is_bind(mount)
+
+
+def _mount_options(mount: Spec) -> list[str]:
+    """The options of a mount that are not its file system's own."""
+    from kata.linux.mounts import known_options
+
+    known = known_options()
+    return [option for option in mount.get("options") or () if option in known]
+
+
 def mapped_ids(spec: Spec, index: int) -> storage.Ids | None:
     """What a mount maps its files' owners by, if by anything: its own maps, or the container's."""
     mount = spec["mounts"][index]
@@ -94,12 +120,24 @@ def mapped_ids(spec: Spec, index: int) -> storage.Ids | None:
 
 
 def host_binds(spec: Spec, bundle: str) -> tuple[tuple[str, str], ...]:
-    """The bind mounts of files of the host: (source, destination), in order."""
-    return tuple(
-        (os.path.normpath(os.path.join(bundle, m["source"])), m["destination"])
-        for m in spec.get("mounts") or ()
-        if is_bind(m) and m.get("source") and not is_system(m["source"])
-    )
+    """The mounts of files of the host: (source, destination), in order.
+
+    In the place of a source, an overlay has options for one that can be looked at, which begin
+    with ``lowerdir=``.
+    """
+    found = []
+    for mount in spec.get("mounts") or ():
+        source = mount.get("source") or ""
+        if is_overlay(mount):
+            from kata.storage.overlay import view
+
+            try:
+                found.append((view(mount.get("options") or ()), mount["destination"]))
+            except InvalidInput:
+                pass  # told when it is to be mounted
+        elif is_bind(mount) and source and not is_system(source):
+            found.append((os.path.normpath(os.path.join(bundle, source)), mount["destination"]))
+    return tuple(found)
 
 
 def resolv_conf(spec: Spec, bundle: str) -> str:
@@ -183,8 +221,9 @@ def guest_resources(resources: Spec) -> Spec:
 def _guest_mount(mount: Spec, mounts: Mounts, plan: Plan, index: int) -> Spec:
     place = mounts.places[index]
     if place >= 0:
+        options = _mount_options(mount) if is_overlay(mount) else mount.get("options") or ()
         return {**mount, "source": plan.mounts[place]["source"], "type": "bind",
-                "options": _guest_options(mount.get("options") or ())}  # fmt: skip
+                "options": _guest_options(options)}  # fmt: skip
     if is_bind(mount) and not is_system(mount.get("source") or ""):
         kept = [o for o in mount.get("options") or () if o in ("ro", "nosuid", "nodev", "noexec")]
         return {"destination": mount["destination"], "type": "bind",

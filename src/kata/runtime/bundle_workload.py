@@ -79,7 +79,15 @@ class BundleWorkload:
                 pinned.append(kept[path])
             return kept[path].is_directory, _tmpfs_size(kept[path].fd)
 
-        self._mounts = bundles.sort_mounts(self.spec, self.bundle, look)
+        def overlay(mount: dict[str, Any]) -> str:
+            from kata.storage import overlay
+
+            name = f"{mount['destination']} (overlay {len(pinned)})"
+            kept[name] = overlay.pin(overlay.of(mount.get("options") or ()), name)
+            pinned.append(kept[name])
+            return name
+
+        self._mounts = bundles.sort_mounts(self.spec, self.bundle, look, overlay)
         volumes = [
             replace(v, source=kept[v.source].path, copy=copy)
             for v, copy in zip(
@@ -134,6 +142,8 @@ class BundleWorkload:
         """The process that the engine describes, or the container's changed as asked."""
         if wanted.process:
             process = quickjson.loads(wanted.process)
+            if process.get("capabilities") is None:  # the container's, as runc has it
+                process["capabilities"] = self.spec["process"].get("capabilities")
         else:
             from kata.oci.defaults import overlaid
 

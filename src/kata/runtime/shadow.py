@@ -21,7 +21,10 @@ NAMESPACES = sc.CLONE_NEWNS | sc.CLONE_NEWPID | sc.CLONE_NEWIPC | sc.CLONE_NEWUT
 
 @record
 class Shadow:
-    """The root file system, and what is bound into it: (source, destination)."""
+    """The root file system, and what is bound into it: (source, destination).
+
+    A source may be options of an overlay, which is mounted then, to be read (``bundle``).
+    """
 
     rootfs: str
     binds: tuple[tuple[str, str], ...] = ()
@@ -38,7 +41,10 @@ def enter(shadow: Shadow) -> None:
     sc.mount(shadow.rootfs, shadow.rootfs, None, sc.MS_BIND | sc.MS_REC)
     root = os.open(shadow.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for source, destination in shadow.binds:
-        _mount(root, source, destination, None, sc.MS_BIND | sc.MS_REC)
+        if source.startswith("lowerdir="):
+            _mount(root, "overlay", destination, "overlay", sc.MS_RDONLY, source)
+        else:
+            _mount(root, source, destination, None, sc.MS_BIND | sc.MS_REC)
     _mount(root, "proc", "/proc", "proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC)
     os.fchdir(root)
     os.close(root)
@@ -47,14 +53,17 @@ def enter(shadow: Shadow) -> None:
     os.chdir("/")
 
 
-def _mount(root: int, source: str, destination: str, fstype: str | None, flags: int) -> None:
+def _mount(
+    root: int, source: str, destination: str, fstype: str | None, flags: int,
+    data: str | None = None,
+) -> None:  # fmt: skip
     """Mount inside the root, whatever links are in it; engines see a little less if it fails."""
     try:
         fd = inroot.open_path(root, destination, 0)
     except OSError:
         return
     try:
-        sc.mount(source, inroot.text_of(fd), fstype, flags)
+        sc.mount(source, inroot.text_of(fd), fstype, flags, data)
     except OSError:
         pass
     finally:

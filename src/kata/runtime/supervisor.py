@@ -234,12 +234,19 @@ class Supervisor:
 
     def _on_pause(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
         life = self._life(request.container_id)
-        life.present().pause()
+        container = life.present()
+        if life.state.status not in (states.RUNNING, states.CREATED):
+            raise WrongState("container not running", why=f"it is {life.state.status}")
+        container.pause()
         life.change(status=states.PAUSED)
         return Empty()
 
     def _on_resume(self, request: agent_api.ContainerRequest, _fds: list[int]) -> Empty:
-        self._resume(self._life(request.container_id))
+        life = self._life(request.container_id)
+        life.present()
+        if life.state.status != states.PAUSED:
+            raise WrongState("container not paused")
+        self._resume(life)
         return Empty()
 
     @staticmethod

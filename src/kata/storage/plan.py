@@ -53,7 +53,8 @@ class Volume:
 
     ``options`` are those of an OCI bind mount; ``ro`` among them counts as ``readonly``.
     ``ids`` are what its files' owners are mapped by, on the host. ``copy`` is what is in it, if
-    it is to be copied (``may_be_copied``) and was small enough.
+    it is to be copied (``may_be_copied``) and was small enough. ``fresh``: the source is a mount
+    that was made for it alone, and that nobody else sees.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Volume:
     options: tuple[str, ...] = ()
     ids: Ids | None = None
     copy: tuple[Node, ...] | None = None
+    fresh: bool = False
 
 
 @record
@@ -108,6 +110,7 @@ class Share:
     recursive: bool = True
     ids: Ids | None = None
     copy: tuple[Node, ...] | None = None
+    fresh: bool = False
 
 
 @record
@@ -186,7 +189,7 @@ def _volumes(
         shares.append(
             Share(
                 volume.source, name, readonly, volume.is_directory, recursive, volume.ids,
-                volume.copy if may_be_copied(volume) else None,
+                volume.copy if may_be_copied(volume) else None, volume.fresh,
             )
         )  # fmt: skip
         options = ["rbind" if recursive else "bind"]
@@ -205,7 +208,8 @@ def _is_readonly(volume: Volume) -> bool:
 
 def may_be_copied(volume: Volume) -> bool:
     """Whether a copy in the guest can stand for a volume: nobody inside may write to it."""
-    return volume.is_directory and volume.ids is None and _is_readonly(volume)
+    ours = volume.ids is not None or volume.fresh
+    return volume.is_directory and not ours and _is_readonly(volume)
 
 
 def _absolute(what: str, path: str) -> None:

@@ -174,7 +174,11 @@ def _tree(share: Share, source: int) -> confine.Tree:
     if share.readonly:
         attributes |= sys.MOUNT_ATTR_RDONLY
     try:
-        fd = sys.clone_tree(source, attributes, recursive=share.recursive)
+        if share.fresh:  # nobody else's: no copy is needed, and older kernels make none
+            fd = os.dup(source)
+            sys.mount_setattr("", sys.AT_EMPTY_PATH, attributes, directory=fd)
+        else:
+            fd = sys.clone_tree(source, attributes, recursive=share.recursive)
     except OSError as error:
         raise HostError(f'cannot share "{share.source}"', why=error.strerror or "") from None
     if share.ids is not None:

@@ -17,6 +17,7 @@ from kata.linux.cgroup2 import plan, weight_of_shares
         ({"memory": {"limit": 9, "swap": 12}}, [("memory.max", "9"), ("memory.swap.max", "3")]),
         ({"memory": {"limit": -1}}, [("memory.max", "max")]),
         ({"memory": {"swap": -1}}, [("memory.swap.max", "max")]),
+        ({"memory": {"swap": 50}}, []),
         ({"memory": {"reservation": 5}}, [("memory.low", "5")]),
         ({"cpu": {"quota": 50000, "period": 100000}}, [("cpu.max", "50000 100000")]),
         ({"cpu": {"quota": -1}}, [("cpu.max", "max 100000")]),
@@ -45,7 +46,7 @@ def test_files(resources, files):
     "resources",
     [
         {"memory": {"limit": 100, "swap": 50}},
-        {"memory": {"swap": 50}},
+        {"memory": {"limit": -1, "swap": 50}},
         {"memory": {"limit": "text"}},
         {"unified": {"../x": "1"}},
         {"unified": {"cgroup.procs": "1"}},

@@ -99,9 +99,16 @@ def test_rules_that_change_nothing_cost_nothing():
     assert compile_rules([DENY_ALL, granted]) == compile_rules([])
 
 
-@pytest.mark.parametrize("rule", [{"allow": True, "type": "x"}, {"allow": True, "access": "q"}])
+def test_letters_that_are_none():
+    """They are passed over, as by runc: they allow nothing."""
+    odd, plain = ([{"allow": True, "type": "c", "access": a}] for a in ("rq", "r"))
+    assert compile_rules(odd) == compile_rules(plain)
+    assert compile_rules([{"allow": True, "access": "q"}]) != compile_rules([{"allow": True}])
+
+
+@pytest.mark.parametrize("rule", [{"allow": True, "type": "x"}, {"allow": True, "access": 5}])
 def test_nonsense_is_refused(rule):
-    """Unknown types and accesses are errors."""
+    """Unknown types, and accesses that are no text, are errors."""
     with pytest.raises(InvalidInput):
         compile_rules([rule])
 

@@ -267,6 +267,12 @@ def test_null_is_absent():
         ),
         (
             ("linux", "sysctl"),
+            {"kernel.hostname": "other"},
+            'linux.sysctl["kernel.hostname"]',
+            'is not allowed, as "hostname" is there for it',
+        ),
+        (
+            ("linux", "sysctl"),
             {"net/../kernel/panic": "1"},
             'linux.sysctl["net/../kernel/panic"]',
             "is no name of a kernel parameter",
@@ -314,11 +320,36 @@ def test_faults_have_a_path(path, value, where, why):
         (("linux", "resources", "memory", "limit"), -1),
         (("linux", "resources", "pids", "limit"), -5),
         (("hostname",), "h" * 64),
+        (("linux", "devices", 0, "path"), "dev/relative"),
+        (("linux", "resources", "devices", 0, "access"), "rwx"),
     ],
 )
 def test_what_runc_runs_is_accepted(path, value):
     """Engines were written with runc: what it runs in spite of the specification, so do we."""
     assert faults(changed(path, value)) == []
+
+
+def test_relative_paths_begin_at_the_root():
+    """Those of mounts and devices do, as runc reads them; others stay as they are."""
+    spec = changed(("mounts", 0, "destination"), "relative/../place")
+    spec["linux"]["devices"][0]["path"] = "../dev/relative"
+    others = [m["destination"] for m in spec["mounts"][1:]]
+    found = parse(json.dumps(spec))
+    assert found["mounts"][0]["destination"] == "/relative/../place"
+    assert [m["destination"] for m in found["mounts"][1:]] == others
+    assert found["linux"]["devices"][0]["path"] == "/../dev/relative"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [("user", ("uidMappings", "gidMappings")), ("time", ("timeOffsets",))]
+)
+def test_maps_and_offsets_without_their_namespace(kind, names):
+    """They say nothing without it, as with runc; with one, or one to join, they stay."""
+    spaces = [s for s in EXAMPLE["linux"]["namespaces"] if s["type"] != kind]
+    with_one = [*spaces, {"type": kind}]
+    for listed, kept in ((spaces, False), (with_one, True)):
+        found = parse(json.dumps(changed(("linux", "namespaces"), listed)))
+        assert [name in found["linux"] for name in names] == [kept] * len(names)
 
 
 def test_what_needs_a_namespace():
@@ -331,9 +362,6 @@ def test_what_needs_a_namespace():
         "domainname": 'needs a namespace of type "uts"',
         "linux.maskedPaths": 'needs a namespace of type "mount"',
         "linux.readonlyPaths": 'needs a namespace of type "mount"',
-        "linux.uidMappings": 'needs a namespace of type "user"',
-        "linux.gidMappings": 'needs a namespace of type "user"',
-        "linux.timeOffsets": 'needs a namespace of type "time"',
         'linux.sysctl["net.ipv4.ip_forward"]': 'needs a namespace of type "network"',
         'linux.sysctl["net.core.somaxconn"]': 'needs a namespace of type "network"',
     }
@@ -426,7 +454,8 @@ def test_no_laxer_than_the_schema(path, value):
     """
     spec = changed(path, value)
     wider = path[-1] in ("fileMode", "rootfsPropagation", "ociVersion") or value is None
-    wider = wider or path[-1] in ("seccomp", "names") or path == ("annotations",)
+    wider = wider or path[-1] in ("seccomp", "names", "access", "pids") or path == ("annotations",)
+    wider = wider or (path[-1] == "path" and "devices" in path)
     if not wider and list(ORACLE.iter_errors(spec)):
         assert faults(spec)
 

@@ -40,10 +40,15 @@ def look(path):
     return path != "/b/hosts", 64 << 20 if path == "/run/shm" else 0
 
 
+def nothing(_mount):
+    """There is no overlay."""
+    raise AssertionError
+
+
 @pytest.fixture
 def told():
     """The mounts of ``SPEC`` and the configuration for the guest."""
-    mounts = bundle.sort_mounts(SPEC, "/b", look)
+    mounts = bundle.sort_mounts(SPEC, "/b", look, nothing)
     plan = storage.plan("c", storage.Directory("/b/rootfs"), mounts.volumes)
     spaces = bundle.spaces(SPEC, lambda kind, path: f"{kind}:{path}")
     return mounts, bundle.guest_spec(SPEC, mounts, plan, spaces, {"id": "web"})
@@ -108,7 +113,27 @@ def test_a_bind_mount_without_a_source_is_refused():
     """The fault has its path."""
     spec = {"mounts": [{"destination": "/a", "type": "bind"}]}
     with pytest.raises(InvalidSpec, match=r"mounts\[0\].source"):
-        bundle.sort_mounts(spec, "/b", look)
+        bundle.sort_mounts(spec, "/b", look, nothing)
+
+
+def test_an_overlay_is_made_on_the_host():
+    """Its directories are the host's: the guest binds what comes of them, with its own options."""
+    options = ["lowerdir=/a:/b", "upperdir=/u", "workdir=/w", "private", "noexec"]
+    entry = {"destination": "/o", "type": "overlay", "source": "overlay", "options": options}
+    spec = {**SPEC, "mounts": [entry]}
+    mounts = bundle.sort_mounts(spec, "/b", look, lambda mount: f"{mount['destination']} overlay")
+    [volume] = mounts.volumes
+    assert (volume.source, volume.options) == ("/o overlay", ("private", "noexec"))
+    plan = storage.plan("c", storage.Directory("/b/rootfs"), mounts.volumes)
+    assert [s.fresh for s in plan.shares] == [False, True]
+    [mount] = bundle.guest_spec(spec, mounts, plan, {}, {})["mounts"]
+    assert mount == {
+        "destination": "/o", "type": "bind", "source": plan.mounts[0]["source"],
+        "options": ["rbind", "private", "noexec"],
+    }  # fmt: skip
+    assert bundle.host_binds(spec, "/b") == (("lowerdir=/u:/a:/b", "/o"),)
+    broken = {"mounts": [{**entry, "options": ["lowerdir=relative"]}]}
+    assert bundle.host_binds(broken, "/b") == ()
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,10 @@ def run(options: Options) -> int:
     """Run it; gives its exit code, or 0 when detached."""
     if int(options.preserve_fds or 0):
         raise Unsupported("--preserve-fds is not supported")
-    if options.cgroup:
-        raise Unsupported("--cgroup is not supported")
+    if any(path.strip("/") for path in options.cgroup or ()):
+        raise Unsupported(
+            "--cgroup is not supported", why="what is below the container's group is in the guest"
+        )
     store, state = find(options)
     if state.status == PAUSED and not options.ignore_paused:
         raise WrongState("cannot exec in a paused container (use --ignore-paused to override)")

@@ -59,7 +59,7 @@ _EXEC: tuple[Row, ...] = (
     ("no-new-privs", "", "", FLAG, "set no_new_privs"),
     ("cap", "c", "NAME", LIST, "an additional capability"),
     ("preserve-fds", "", "N", VALUE, "refused unless 0"),
-    ("cgroup", "", "PATH", LIST, "refused"),
+    ("cgroup", "", "PATH", LIST, "of the container; / alone"),
     ("ignore-paused", "", "", FLAG, "also in a paused container"),
 )
 _CHECKPOINT: tuple[Row, ...] = tuple(

@@ -25,11 +25,11 @@ def overview() -> int:
 
 
 def of_verb(name: str) -> int:
-    """One verb and its flags."""
-    _, rows, _, _, usage, text = grammar.VERBS[name]
+    """One verb and its flags; fails for one that is not supported, for engines ask by it."""
+    module, rows, _, _, usage, text = grammar.VERBS[name]
     print(f"usage: kata-runtime {name} {'[FLAGS] ' if rows else ''}{usage}\n\n{text}")
     _flags(rows)
-    return 0
+    return int(module == "unsupported")
 
 
 def _flags(rows: tuple[grammar.Row, ...]) -> None:

@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     store, state = find(options)
     if options.verb == "pause":
         if state.status not in (RUNNING, CREATED):
-            raise WrongState(f"container not running or created: {state.status}")
+            raise WrongState("container not running", why=f"it is {state.status}")
     elif state.status != PAUSED:
         raise WrongState("container not paused")
     client = connect(store, state)
