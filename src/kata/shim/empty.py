@@ -2,8 +2,8 @@
 
 Until that call nothing is known of the machine, and this process has a single thread, which
 spawning the machine needs. It is on disk from the beginning, so that it is found if it is killed
-before anybody asked it for something. What holds the namespaces of the pod is a container that is never
-started: it costs no program and no file of the host.
+before anybody asked it for something. What holds the namespaces of the pod is a container that is
+never started: it costs no program and no file of the host.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from kata.errors import NotFound
 from kata.runtime.lifetime import Event
 from kata.runtime.store import LOST_EXIT_CODE
 from kata.wire import containerd_task as api
+from kata.wire.ttrpc import AnyMessage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Process:
         if not self.spec:
             return api.ProcessInfo(pid=self.pid)
         details = api.ProcessDetails(exec_id=self.id).encode()
-        return api.ProcessInfo(pid=self.pid, info=api.AnyMessage(type_url=_DETAILS, value=details))
+        return api.ProcessInfo(pid=self.pid, info=AnyMessage(type_url=_DETAILS, value=details))
 
     def close(self) -> None:
         """Let go of its streams, and of who waits for a process that never ran."""
