@@ -142,6 +142,8 @@ class Shim:
 class Containerd:
     """A containerd of one test, in a directory of its own."""
 
+    program = SHIM
+
     def __init__(self, directory: str, data: str) -> None:
         self.directory = directory
         self.address = f"{directory}/containerd.sock"

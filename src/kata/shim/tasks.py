@@ -459,6 +459,8 @@ class TaskService:
         from kata.shim.stats import metrics
 
         task = self._task(request.id)
+        if task.init.exited.wait(0):  # containerd asks for all that it has, and passes over these
+            raise NotFound(f'task "{request.id}" has ended')
         found = self._core_call("Stats", agent_api.ContainerRequest(container_id=task.id_in_core))
         return api.StatsResponse(stats=metrics(found))
 
