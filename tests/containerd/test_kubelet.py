@@ -13,7 +13,7 @@ GET = b"GET /%s HTTP/1.0\r\n\r\n"
 SERVE = "mkdir /www; echo well >/www/healthz; exec httpd -f -h /www -p 8080"
 
 
-def volume(path: str, at: str = "/work") -> dict:
+def volume(path: str, at: str = "/vol") -> dict:
     """The change to a container's configuration that mounts an emptyDir."""
     return {"mounts": [{"host_path": path, "container_path": at}]}
 
@@ -51,11 +51,11 @@ def test_probes(make_pod, containerd):
 
 def test_hooks_of_the_life(pod, shared):
     """PostStart while it runs, PreStop before the signal: commands, in this order."""
-    words = 'trap "echo TERM >>/work/order; exit 0" TERM; echo main >>/work/order; echo ready; '
+    words = 'trap "echo TERM >>/vol/order; exit 0" TERM; echo main >>/vol/order; echo ready; '
     pod.up("hooked", "sh", "-c", f"{words} while :; do sleep 0.05; done", **volume(shared))
     pod.logged("hooked", "ready")
-    pod.sh("hooked", "echo postStart >>/work/order")
-    pod.sh("hooked", "echo preStop >>/work/order")
+    pod.sh("hooked", "echo postStart >>/vol/order")
+    pod.sh("hooked", "echo preStop >>/vol/order")
     pod.stop("hooked", grace=20)
     assert pod.ended("hooked").exit_code == 0
     with open(f"{shared}/order", encoding="utf-8") as file:
@@ -69,8 +69,8 @@ def test_init_containers(make_pod):
     """One after another, each to its end, before the pod's own; one that fails is tried again."""
     pod = make_pod()
     work = tempfile.mkdtemp(dir=pod.directory)
-    steps = ("echo one >/work/steps", "test -e /work/tried || { touch /work/tried; exit 3; }",
-             "echo three >>/work/steps")  # fmt: skip
+    steps = ("echo one >/vol/steps", "test -e /vol/tried || { touch /vol/tried; exit 3; }",
+             "echo three >>/vol/steps")  # fmt: skip
     codes = []
     for number, words in enumerate(steps):
         for attempt in range(2):
@@ -82,7 +82,7 @@ def test_init_containers(make_pod):
             pod.remove(name)
     assert codes == [0, 3, 0, 0]
     pod.up("main", **volume(work))
-    assert pod.sh("main", "cat /work/steps").split() == ["one", "three"]
+    assert pod.sh("main", "cat /vol/steps").split() == ["one", "three"]
     assert [pod.status(f"init-{n}").reason for n in range(3)] == ["Completed"] * 3
     rows = pod.cri("ListContainerStats", filter={"pod_sandbox_id": pod.id}).stats
     assert {r.attributes.metadata.name for r in rows if r.cpu.usage_core_nano_seconds.value} == {
@@ -95,11 +95,11 @@ def test_a_sidecar(make_pod):
     """It starts first, outlives its main container, which comes again, and is ended last."""
     pod = make_pod()
     work = tempfile.mkdtemp(dir=pod.directory)
-    trap = 'trap "echo side-ends >>/work/order; exit 0" TERM; echo ready; '
+    trap = 'trap "echo side-ends >>/vol/order; exit 0" TERM; echo ready; '
     pod.up("side", "sh", "-c", f"{trap} while :; do sleep 0.05; done", **volume(work))
     pod.logged("side", "ready")
     for attempt in range(2):
-        words = "echo main >>/work/order; exit 5"
+        words = "echo main >>/vol/order; exit 5"
         pod.up("main", "sh", "-c", words, metadata={"attempt": attempt}, **volume(work))
         assert pod.ended("main").exit_code == 5
         assert pod.state("side") == "running"
