@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 
@@ -99,6 +100,58 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     assert shim.of("Delete", name).exit_status == 3
     shim.of("Shutdown", name)  # says nothing about the sandbox
     assert ask(shim, "PingSandbox") == Empty()
+
+
+def made(containerd, netns):
+    """A sandbox that was made and started: its shim, and the shim's pid."""
+    bundle = f"{containerd.directory}/bundles/pod"
+    os.makedirs(bundle)
+    containerd.made.append("pod")
+    shim = containerd.start("pod")
+    ask(shim, "CreateSandbox", bundle_path=bundle, netns_path=netns, options=POD)
+    return shim, ask(shim, "StartSandbox").pid
+
+
+def test_what_is_asked_twice(containerd, netns):
+    """Making, stopping and ending it once more is no error; who waits hears of the end."""
+    shim, pid = made(containerd, netns)
+    bundle = f"{containerd.directory}/bundles/pod"
+    ask(shim, "CreateSandbox", bundle_path=bundle, netns_path=netns, options=POD)
+    assert ask(shim, "StartSandbox").pid == pid
+    codes = []
+    wait = lambda: codes.append(ask(shim, "WaitSandbox").exit_status)  # noqa: E731
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    container(containerd, shim, "one", pid)
+    assert codes == []  # a container's end is not the sandbox's
+    for _ in range(2):
+        ask(shim, "StopSandbox", timeout_secs=10)
+    waiting.join(30)
+    assert codes == [0]
+    assert ask(shim, "SandboxStatus").pid == 0
+    assert ask(shim, "SandboxStatus").exited_at.seconds > 0
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
+    assert kept(containerd) == []
+
+
+def test_a_machine_that_dies(containerd, netns):
+    """Who waits for the sandbox hears of it, and its shim still answers, until Shutdown."""
+    shim, pid = made(containerd, netns)
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        children = file.read().split()
+    for child in children:
+        with open(f"/proc/{child}/comm", encoding="utf-8") as file:
+            if file.read().startswith("qemu"):
+                os.kill(int(child), signal.SIGKILL)
+    assert ask(shim, "WaitSandbox").exit_status == 137
+    with pytest.raises(WrongState):
+        ask(shim, "PingSandbox")
+    assert ask(shim, "SandboxStatus").state == "SANDBOX_NOTREADY"
+    ask(shim, "StopSandbox", timeout_secs=10)
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
+    assert kept(containerd) == []
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 
+from kata.errors import HostError
 from kata.linux import syscalls as sc
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ class Stand:
 
     def __init__(self, network: int) -> None:
         self._network = network
-        self._id = 0
+        self._id, self._why = 0, ""
         self._there, self._go = _thread.allocate_lock(), _thread.allocate_lock()
         self._there.acquire()
         self._go.acquire()
@@ -33,8 +34,10 @@ class Stand:
 
     @property
     def pid(self) -> int:
-        """Its id, once it is there."""
+        """Its id, once it is there. Raises ``HostError`` if it cannot be where it has to be."""
         with self._there:
+            if self._why:
+                raise HostError("cannot enter the sandbox's network namespace", why=self._why)
             return self._id
 
     def follow(self, work: Callable[[], None]) -> None:
@@ -50,9 +53,10 @@ class Stand:
     def _run(self) -> None:
         try:
             sc.setns(self._network, sc.CLONE_NEWNET)
-            self._id = _thread.get_native_id()
-        finally:
-            self._there.release()
+        except OSError as error:
+            self._why = error.strerror or str(error)
+        self._id = _thread.get_native_id()
+        self._there.release()
         self._go.acquire()
         self._work()
 

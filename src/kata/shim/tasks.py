@@ -139,9 +139,10 @@ class TaskService:
             task.mounted = bool(request.rootfs)
         try:
             stdio = task.init.stdio = self._open(task, task.init.places)
-            stand = None if first else Stand(core.seat.network)
-            task.init.pid = stand.pid if stand is not None else self._pid
+            stand = None
             try:
+                stand = None if first else Stand(core.seat.network)
+                task.init.pid = stand.pid if stand is not None else self._pid
                 task.hooks = Hooks(core.seat, task, spec)
                 task.hooks.create()
                 self._ask(task, spec, stdio, (disk, stand))
@@ -234,17 +235,17 @@ class TaskService:
             if process.started or process.exited.wait(0):
                 raise WrongState(f'process "{process.id}" was started already')
             stdio = process.stdio = self._open(task, process.places)
-            fds = stdio.release()
             stand = Stand(self._core.seat.network)
+            fds = stdio.release()
             wanted = control_api.ExecRequest(process=process.spec)
             try:
+                process.pid = stand.pid
                 process.run = container.exec(life.workload.exec_request(wanted, fds), fds)
             except BaseException as error:
                 stand.dismiss()
                 stdio.close()
                 process.end(error.exit_code if isinstance(error, KataError) else LOST_EXIT_CODE)
                 raise
-            process.pid = stand.pid
             process.started = True
             self.events.publish(
                 events.TaskExecStarted(container_id=task.id, exec_id=process.id, pid=process.pid)
