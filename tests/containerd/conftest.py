@@ -95,7 +95,7 @@ def kept(containerd, request: pytest.FixtureRequest, failed):
         return not new
 
     try:
-        until(gone, 10)
+        until(gone, 40)  # containerd collects snapshots the less often the slower it does so
     except AssertionError:
         if not failed():
             _keep_log(containerd.log, start, request.node.name)

@@ -48,10 +48,7 @@ ROWS: dict[str, Row] = {
 
 # what pods of ours do not do yet, though runc's do: test to reason; when one passes, the row is out
 # of date and the suite fails
-NOT_DONE: dict[str, str] = {
-    "test_processes_of_a_target": "a container in the PID namespace of another (`kubectl debug "
-    "--target`) sees processes of its own only",
-}
+NOT_DONE: dict[str, str] = {}
 
 
 def differs(runtime: str, name: str) -> bool:

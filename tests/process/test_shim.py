@@ -173,6 +173,18 @@ def test_pipes_survive_their_other_ends(tmp_path):
     stdio.close()
 
 
+def test_a_pipe_by_its_address(tmp_path):
+    """``fifo://`` is said of a pipe, too."""
+    taken = f"{tmp_path}/out"
+    os.mkfifo(taken)
+    stdio = open_streams(Places("", f"fifo://{taken}"), {}, -1)
+    os.write(stdio.fds[1], b"said")
+    reader = os.open(taken, os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(reader, 99) == b"said"
+    os.close(reader)
+    stdio.close()
+
+
 @pytest.mark.parametrize("where", ["/none/at/all", "odd://x"])
 def test_streams_that_cannot_be(where):
     """Refused, and nothing stays open."""

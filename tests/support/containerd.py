@@ -142,6 +142,8 @@ class Shim:
 class Containerd:
     """A containerd of one test, in a directory of its own."""
 
+    program = SHIM
+
     def __init__(self, directory: str, data: str) -> None:
         self.directory = directory
         self.address = f"{directory}/containerd.sock"
@@ -276,9 +278,13 @@ def pod(containerd):
     return shim
 
 
-def member(containerd, shim, name, *args, mounts=None, **streams):
-    """A container of the pod, created; ``mounts`` beside the standard ones."""
-    namespaces = [{"type": "mount"}, {"type": "pid"}, {"type": "cgroup"}]
+def member(containerd, shim, name, *args, mounts=None, pids="", **streams):
+    """A container of the pod, created; ``mounts`` beside the standard ones.
+
+    ``pids``: the path of a pid namespace to join.
+    """
+    joined = {"path": pids} if pids else {}
+    namespaces = [{"type": "mount"}, {"type": "pid", **joined}, {"type": "cgroup"}]
     pid = shim.of("State", "pod").pid
     for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
         namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})

@@ -21,6 +21,7 @@ from support.source import CHECKOUT
 
 RUNTIMES = {"runc": "io.containerd.runc.v2", "kata": "io.containerd.kata.v2"}
 SHIM = f"{CHECKOUT}/bin/containerd-shim-kata-v2"
+DAEMON = os.environ.get("KATA_TEST_CONTAINERD", "/usr/bin/containerd")
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAUSE = "localhost/pause"
 NAMESPACE = f"kata-test-ctr-{os.getpid()}"
@@ -43,6 +44,8 @@ runtime_type = "{RUNTIMES["runc"]}"
 runtime_type = "{RUNTIMES["kata"]}"
 privileged_without_host_devices = true
 """
+if SANDBOXER := os.environ.get("KATA_TEST_SANDBOXER"):  # "shim": pods by the Sandbox API
+    SETTINGS += f'sandboxer = "{SANDBOXER}"\n'
 NETWORK = {
     "cniVersion": "0.4.0", "name": "kata-test",
     "plugins": [
@@ -99,7 +102,7 @@ class Containerd:
         """Start it, and wait until it answers."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.place.argv("/usr/bin/containerd"), env=self.env, stdin=subprocess.DEVNULL,
+                self.place.argv(DAEMON), env=self.env, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log,
             )  # fmt: skip
         leaks.restarted.add(self.process.pid)
@@ -114,7 +117,7 @@ class Containerd:
             conditions = self.cri("Status", seconds=2).status.conditions
         except Error:
             return False
-        return all(condition.status for condition in conditions)
+        return all(c.status for c in conditions if c.type.endswith("Ready"))
 
     def end(self, *, kill: bool = False) -> None:
         """End it, at once or in order; what it started stays."""

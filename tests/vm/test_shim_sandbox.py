@@ -1,7 +1,9 @@
 """containerd's sandbox API: a machine without a container, then containers in it."""
 
 import os
-import subprocess
+import shutil
+import signal
+import threading
 
 import pytest
 
@@ -12,6 +14,7 @@ from kata.wire.calls import Empty
 from kata.wire.containerd_types import SANDBOX_SERVICE
 from kata.wire.ttrpc import AnyMessage
 from support.containerd import Containerd, Shim, until_end
+from support.cri import until
 from support.vm import DATA
 
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
@@ -99,11 +102,132 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     assert ask(shim, "PingSandbox") == Empty()
 
 
-def test_a_sandbox_that_is_never_made(containerd):
-    """Shutdown ends the shim, and nothing was left to begin with."""
-    os.makedirs(f"{containerd.directory}/bundles/pod")
+def made(containerd, netns):
+    """A sandbox that was made and started: its shim, and the shim's pid."""
+    bundle = f"{containerd.directory}/bundles/pod"
+    os.makedirs(bundle)
     containerd.made.append("pod")
     shim = containerd.start("pod")
+    ask(shim, "CreateSandbox", bundle_path=bundle, netns_path=netns, options=POD)
+    return shim, ask(shim, "StartSandbox").pid
+
+
+def test_what_is_asked_twice(containerd, netns):
+    """Making, stopping and ending it once more is no error; who waits hears of the end."""
+    shim, pid = made(containerd, netns)
+    bundle = f"{containerd.directory}/bundles/pod"
+    ask(shim, "CreateSandbox", bundle_path=bundle, netns_path=netns, options=POD)
+    assert ask(shim, "StartSandbox").pid == pid
+    codes = []
+    wait = lambda: codes.append(ask(shim, "WaitSandbox").exit_status)  # noqa: E731
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    container(containerd, shim, "one", pid)
+    assert codes == []  # a container's end is not the sandbox's
+    for _ in range(2):
+        ask(shim, "StopSandbox", timeout_secs=10)
+    waiting.join(30)
+    assert codes == [0]
+    assert ask(shim, "SandboxStatus").pid == 0
+    assert ask(shim, "SandboxStatus").exited_at.seconds > 0
     ask(shim, "ShutdownSandbox")
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert containerd.address not in listed.stdout
+    until(lambda: ended(pid), 20, "the end of the shim")
+    assert kept(containerd) == []
+
+
+def test_a_machine_that_dies(containerd, netns):
+    """Who waits for the sandbox hears of it, and its shim still answers, until Shutdown."""
+    shim, pid = made(containerd, netns)
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        children = file.read().split()
+    for child in children:
+        with open(f"/proc/{child}/comm", encoding="utf-8") as file:
+            if file.read().startswith("qemu"):
+                os.kill(int(child), signal.SIGKILL)
+    assert ask(shim, "WaitSandbox").exit_status == 137
+    with pytest.raises(WrongState):
+        ask(shim, "PingSandbox")
+    assert ask(shim, "SandboxStatus").state == "SANDBOX_NOTREADY"
+    ask(shim, "StopSandbox", timeout_secs=10)
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
+    assert kept(containerd) == []
+
+
+@pytest.fixture
+def empty(containerd):
+    """Starts shims without a sandbox: a bundle's path, the address, the shim's pid."""
+
+    def start(name):
+        bundle = f"{containerd.directory}/bundles/{name}"
+        os.makedirs(bundle)
+        containerd.made.append(name)
+        address = containerd.start(name).address.removeprefix("unix://")
+        until(lambda: kept(containerd), 10, "its name on disk")
+        with open(f"{bundle}/shim.pid", encoding="utf-8") as file:
+            return bundle, address, int(file.read())
+
+    return start
+
+
+def kept(containerd):
+    """What is on disk of shims."""
+    there = set(os.listdir(containerd.state)) if os.path.exists(containerd.state) else set()
+    return sorted(there - {"cache", "names", "uids"})
+
+
+def ended(pid):
+    """Whether a process is gone, or only waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_sandbox_that_is_never_made(containerd, empty):
+    """Shutdown ends the shim, and nothing is left of it."""
+    _, address, pid = empty("pod")
+    ask(Shim(f"unix://{address}"), "ShutdownSandbox")
+    assert not os.path.exists(address)
+    assert kept(containerd) == []
+    until(lambda: ended(pid), 10, "the end of the shim")
+
+
+def test_a_shim_that_is_killed_before_it_was_asked(containerd, empty):
+    """What it leaves, when its bundle is gone, goes with the next ``delete`` of any other."""
+    bundle, address, pid = empty("lost")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: ended(pid), 10, "the end of the shim")
+    os.makedirs(f"{containerd.directory}/bundles/other")
+    containerd.delete("other")
+    assert os.path.exists(address)  # the bundle is there: somebody will ask for it
+    shutil.rmtree(bundle)
+    containerd.made.remove("lost")
+    containerd.delete("other")
+    assert not os.path.exists(address)
+    assert kept(containerd) == []
+    assert os.listdir(f"{containerd.state}/names") == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_shim_without_a_sandbox_is_deleted(containerd, empty, killed):
+    """It is ended if it lives; its socket and its name go; once more is no error."""
+    _, address, pid = empty("pod")
+    if killed:
+        os.kill(pid, signal.SIGKILL)
+    containerd.delete("pod")
+    assert not os.path.exists(address)
+    assert kept(containerd) == []
+    until(lambda: ended(pid), 10, "the end of the shim")
+    containerd.delete("pod")
+    again = empty_again(containerd)
+    ask(again, "ShutdownSandbox")
+
+
+def empty_again(containerd):
+    """Another shim for the same sandbox."""
+    shim = containerd.start("pod")
+    with pytest.raises(WrongState, match="no sandbox yet"):
+        ask(shim, "PingSandbox")
+    return shim

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from kata.guest.users import Users
     from kata.linux.cgroup2 import Group
 
-_MAX_PROCESSES = 512  # exec ids remembered; the oldest that ended are forgotten first
+_KEPT = 64  # exec ids remembered; the oldest that ended are forgotten first, once they delivered
+_MOST = 512  # and from here on whether they did or not
 _SIGKILL = 9
 
 
@@ -91,12 +92,12 @@ class Container:
             old.close()
         self._execs[process.exec_id] = process
         process.oom_killed = self.was_oom_killed
-        if len(self._execs) > _MAX_PROCESSES:
-            self._forget_ended()
+        if len(self._execs) > _KEPT:
+            self._forget_ended(any_=len(self._execs) > _MOST)
 
-    def _forget_ended(self) -> None:
+    def _forget_ended(self, *, any_: bool) -> None:
         for exec_id, process in list(self._execs.items()):
-            if process.exited.value is not None:
+            if process.exited.value is not None and (any_ or process.delivered):
                 process.close()
                 del self._execs[exec_id]
                 return

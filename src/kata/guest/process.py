@@ -108,6 +108,11 @@ class Process:
         if self._console >= 0:
             tty.resize(self._console, rows, columns)
 
+    @property
+    def delivered(self) -> bool:
+        """Whether all that it wrote is on its way to the host."""
+        return all(stream.closed for stream in self.streams.values())
+
     def stream(self, number: int) -> Stream:
         """One of its standard streams. Raises ``NotFound`` if it was not asked for."""
         try:

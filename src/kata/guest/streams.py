@@ -35,6 +35,11 @@ class Stream:
         self._number = 0
         self._count = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will pass."""
+        return self._fd < 0
+
     def open(self, channel: Channel, number: int) -> None:
         """The host opened the stream. Raises ``WrongState`` if it is open already."""
         if self._channel is not None and not self._channel.closed:

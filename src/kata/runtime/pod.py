@@ -164,6 +164,10 @@ class PodSupervisor(Supervisor):
         self._enter_group(life, pid)  # engines look there as soon as create is done
         life.created.set()
         self._follow(life, pid, "")
+        self._see_to_its_end(life)
+
+    def _see_to_its_end(self, life: Lifetime) -> None:
+        """From now on somebody waits for the end of a container."""
         _thread.start_new_thread(self._watch, (life,))
 
     def _enter_group(self, life: Lifetime, pid: int) -> None:
@@ -250,8 +254,12 @@ class PodSupervisor(Supervisor):
                 f'the user namespace "{path}" is the host\'s',
                 hint="leave it out: the container then has that of its virtual machine",
             )
-        for life in list(self._lives.values()):
-            if not life.exited.wait(0) and wanted == _inode(path_of(kind, life.state.pid)):
+        living = [life for life in list(self._lives.values()) if not life.exited.wait(0)]
+        for life in living:  # by the pid first: pids of one process may lead to the same namespace
+            if path == path_of(kind, life.state.pid):
+                return f"{CONTAINER_PREFIX}{life.state.id}"
+        for life in living:
+            if wanted == _inode(path_of(kind, life.state.pid)):
                 return f"{CONTAINER_PREFIX}{life.state.id}"
         if not path.startswith("/proc/") and wanted != _inode(f"/proc/self/ns/{kind}"):
             return self._kept_in_a_file(kind, wanted)

@@ -1,8 +1,9 @@
 """A sandbox without a container, as containerd's sandbox API wants it: CreateSandbox makes it.
 
 Until that call nothing is known of the machine, and this process has a single thread, which
-spawning the machine needs. What holds the namespaces of the pod is a container that is never
-started: it costs no program and no file of the host.
+spawning the machine needs. It is on disk from the beginning, so that it is found if it is killed
+before anybody asked it for something. What holds the namespaces of the pod is a container that is
+never started: it costs no program and no file of the host.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kata.oci.pods import Shape, sizing
 from kata.runtime.birth import Child, detach
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import ContainerState, Store, new_id
+from kata.shim import address as addresses
 from kata.shim.bundle import LOG, store_name
 from kata.shim.seat import reserve, supervisor_of
 from kata.shim.server import failure
@@ -32,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from kata.config.settings import Config
     from kata.shim.seat import Seat
     from kata.wire.ttrpc import Event
 
@@ -51,6 +54,15 @@ class Arrived:
     request: CreateSandboxRequest
 
 
+@record
+class Noted:
+    """What is on disk of a sandbox that is not made yet, and the configuration that says where."""
+
+    config: Config
+    store: Store
+    state: ContainerState
+
+
 def serve(seat: Seat) -> NoReturn:
     """Be the shim of the sandbox to its end."""
     code = 0
@@ -58,10 +70,16 @@ def serve(seat: Seat) -> NoReturn:
         log = f"{seat.bundle}/{LOG}"
         keep = {seat.listener.fileno(), seat.host_network}
         detach({}, keep, log if os.path.lexists(log) else "/dev/null")
+        noted = None
+        try:
+            noted = _note(seat)
+        except KataError:
+            pass  # CreateSandbox hears of it
         while True:
-            arrived = _until_create(seat.listener)
+            arrived = _until_create(seat, noted)
             try:
-                _begin(seat, arrived)
+                noted = noted or _note(seat)
+                _begin(seat, arrived, noted)
                 break
             except KataError as error:
                 arrived.sock.sendall(failure(arrived.stream, error))
@@ -75,10 +93,30 @@ def serve(seat: Seat) -> NoReturn:
         os._exit(code)
 
 
-def _until_create(listener: socket) -> Arrived:
-    """Wait for CreateSandbox; other calls before it are refused."""
+def _note(seat: Seat) -> Noted:
+    """Take the sandbox's name, until this process ends. Raises ``AlreadyExists`` and others."""
+    config = load(seat.config_path or None)
+    store = Store(config.runtime.state_root)
+    state = ContainerState(
+        id=new_id(), name=store_name(seat.order), command=(_HOLDER,), bundle=seat.bundle,
+        created_ns=time.time_ns(), cgroup=f"kata/{seat.order.id}", traces=(seat.path,),
+    )  # fmt: skip
+    lock = reserve(store, state)
+    assert lock >= 0  # held by being open
+    return Noted(config, store, state)
+
+
+def _leave(seat: Seat, noted: Noted | None) -> None:
+    """Leave nothing: no sandbox was made."""
+    addresses.forget(seat.path)
+    if noted is not None:
+        noted.store.forget(noted.state)
+
+
+def _until_create(seat: Seat, noted: Noted | None) -> Arrived:
+    """Wait for CreateSandbox; other calls before it are refused, but for those that end it."""
     while True:
-        fd, _ = listener._accept()  # type: ignore[attr-defined]
+        fd, _ = seat.listener._accept()  # type: ignore[attr-defined]
         sock = socket(fileno=fd)
         connection = Connection()
         while data := sock.recv(_RECEIVE):
@@ -90,6 +128,7 @@ def _until_create(listener: socket) -> Arrived:
                     asked = CreateSandboxRequest.decode(event.payload)
                     return Arrived(sock, connection, tuple(events[index:]), event.stream, asked)
                 if event.method in ("Shutdown", "ShutdownSandbox"):
+                    _leave(seat, noted)
                     sock.sendall(Connection.respond(event.stream, b""))
                     os._exit(0)
                 sock.sendall(failure(event.stream, WrongState("there is no sandbox yet")))
@@ -115,22 +154,15 @@ def shape_of(request: CreateSandboxRequest) -> Shape:
     return sizing({"linux": {"resources": {"cpu": cpu, "memory": memory}}})
 
 
-def _begin(seat: Seat, arrived: Arrived) -> None:
+def _begin(seat: Seat, arrived: Arrived, noted: Noted) -> None:
     """Make the machine, and see it to its end. Raises what keeps it from starting."""
-    request = arrived.request
-    config = load(seat.config_path or None)
+    request, config, store = arrived.request, noted.config, noted.store
     launch = resolve_shape(shape_of(request), config, say=lambda _text: None)
-    store = Store(config.runtime.state_root)
-    state = ContainerState(
-        id=new_id(), name=store_name(seat.order), command=(_HOLDER,), bundle=seat.bundle,
-        created_ns=time.time_ns(), cgroup=f"kata/{seat.order.id}",
-    )  # fmt: skip
     network = _network(request.netns_path)
-    lock = reserve(store, state)
+    state = replace(noted.state, created_ns=time.time_ns())
     seat = replace(seat, network=network, hostname=pod_of(request).hostname)
     first = HolderWorkload(seat, state, config.runtime.data_root)
     child = Child((first, launch), config, store, state, supervisor_of(seat, arrived))
-    assert lock >= 0  # held by being open
     child.go([], {})
 
 

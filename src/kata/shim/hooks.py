@@ -6,8 +6,6 @@ after the end of a container is told in the log and passed over, as runc has it.
 
 from __future__ import annotations
 
-import os
-
 from kata.errors import HostError
 from kata.oci.state import CREATED, RUNNING, STOPPED, State, document
 from kata.runtime.hooks import run_all
@@ -58,7 +56,7 @@ class Hooks:
             run_all(kind, hooks, self._state(status), network=network)
 
     def _state(self, status: str) -> bytes:
-        pid = 0 if status == STOPPED else os.getpid()
+        pid = 0 if status == STOPPED else self._task.init.pid
         about = State(
             id=self._task.id, status=status, bundle=self._task.bundle, pid=pid,
             annotations=self._annotations,

@@ -9,6 +9,7 @@ from kata.errors import NotFound
 from kata.runtime.lifetime import Event
 from kata.runtime.store import LOST_EXIT_CODE
 from kata.wire import containerd_task as api
+from kata.wire.ttrpc import AnyMessage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kata.runtime.lifetime import Lifetime
     from kata.shim.hooks import Hooks
     from kata.shim.stdio import Places, Stdio
+
+_DETAILS = "containerd.runc.v1.ProcessDetails"
 
 
 class Process:
@@ -28,6 +31,7 @@ class Process:
         self.stdio: Stdio | None = None
         self.spec = b""  # OCI's process object, of an added one
         self.run: Any = None  # the core's process, of an added one
+        self.pid = 0  # on the host, once it was made; it stays when the process has ended
         self.started = False
         self.exited = Event()
         self.exit_code = 0
@@ -46,6 +50,17 @@ class Process:
         if paused:
             return api.PAUSED
         return api.RUNNING if self.started else api.CREATED
+
+    def runs(self) -> bool:
+        """Whether it has a pid that leads somewhere."""
+        return self.pid > 0 and not self.exited.wait(0)
+
+    def info(self) -> api.ProcessInfo:
+        """As Pids tells it; with its id, if it is an added one."""
+        if not self.spec:
+            return api.ProcessInfo(pid=self.pid)
+        details = api.ProcessDetails(exec_id=self.id).encode()
+        return api.ProcessInfo(pid=self.pid, info=AnyMessage(type_url=_DETAILS, value=details))
 
     def close(self) -> None:
         """Let go of its streams, and of who waits for a process that never ran."""

@@ -2,7 +2,7 @@
 
 The rule: it serves for as long as containerd has not said Shutdown, whatever became of the virtual
 machine. Its main thread lives in the network namespace of the sandbox, so that its pid, which is
-what containerd is told of every task, leads there.
+what containerd is told of the sandbox's own task, leads there.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kata.runtime.store import ContainerState, Store
     from kata.runtime.timing import Marks
     from kata.shim.empty import Arrived, HolderWorkload
+    from kata.shim.pids import Stand
     from kata.shim.seat import Seat
     from kata.wire import agent_api
     from kata.wire.containerd_types import Mount
@@ -64,6 +65,7 @@ class ShimSupervisor(PodSupervisor):
         self.seat, self._arrived = given
         self._shutdown = Event()
         self._disks: dict[str, Disk] = {}  # of containers that are being made
+        self._stands: dict[str, Stand] = {}  # likewise
         self._count = 0
         self._tasks = TaskService(self)
         self._server = Server({**self._tasks.services(), **SandboxService(self).services()})
@@ -76,6 +78,21 @@ class ShimSupervisor(PodSupervisor):
         """Have the guest mount a container's root file system; before it is made."""
         number, self._count = self._count, self._count + 1
         self._disks[container_id] = Disk(wanted.source, number, wanted.type, tuple(wanted.options))
+
+    def use_stand(self, container_id: str, stand: Stand) -> None:
+        """Have a thread see to a container's end; before it is made."""
+        self._stands[container_id] = stand
+
+    def take_stand(self, container_id: str) -> Stand | None:
+        """Take that back, if it was not used."""
+        return self._stands.pop(container_id, None)
+
+    def _see_to_its_end(self, life: Lifetime) -> None:
+        stand = self.take_stand(life.state.id)
+        if stand is None:
+            super()._see_to_its_end(life)
+        else:
+            stand.follow(lambda: self._watch(life))
 
     def _workload(self, state: ContainerState, spec: dict[str, Any]) -> ShimWorkload:
         name = state.name.removeprefix(f"{self.seat.order.namespace}.")

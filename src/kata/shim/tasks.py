@@ -27,6 +27,7 @@ from kata.shim import rootfs
 from kata.shim.containers import new_state, read_spec, root_of
 from kata.shim.events import Publisher
 from kata.shim.hooks import Hooks
+from kata.shim.pids import Stand
 from kata.shim.processes import Process, Task
 from kata.shim.stdio import Places, open_streams
 from kata.wire import agent_api, quickjson
@@ -116,11 +117,11 @@ class TaskService:
                     stdin=request.stdin, stdout=request.stdout, stderr=request.stderr,
                     terminal=request.terminal,
                 ),
-                checkpoint=request.checkpoint, pid=self._pid,
+                checkpoint=request.checkpoint, pid=task.init.pid,
             )
         )  # fmt: skip
         task.made.set()
-        return api.PidResponse(pid=self._pid)
+        return api.PidResponse(pid=task.init.pid)
 
     def _make(self, task: Task, request: api.CreateRequest) -> None:
         core = self._core
@@ -138,12 +139,17 @@ class TaskService:
             task.mounted = bool(request.rootfs)
         try:
             stdio = task.init.stdio = self._open(task, task.init.places)
+            stand = None
             try:
+                stand = None if first else Stand(core.seat.network)
+                task.init.pid = stand.pid if stand is not None else self._pid
                 task.hooks = Hooks(core.seat, task, spec)
                 task.hooks.create()
-                self._ask(task, spec, stdio, disk, first=first)
+                self._ask(task, spec, stdio, (disk, stand))
             except BaseException:
                 stdio.close()
+                if stand is not None:
+                    stand.dismiss()
                 raise
         except BaseException:
             if task.mounted:
@@ -166,12 +172,13 @@ class TaskService:
         return open_streams(places, facts, self._core.seat.host_network)
 
     def _ask(
-        self, task: Task, spec: Spec, stdio: Stdio, disk: Mount | None, *, first: bool
+        self, task: Task, spec: Spec, stdio: Stdio, given: tuple[Mount | None, Stand | None]
     ) -> None:
-        """Have the core make it."""
+        """Have the core make it; with its disk, if it has one, and its pid, if it is not ours."""
         core = self._core
-        request = control_api.CreateRequest(pid=self._pid)
-        if first:
+        disk, stand = given
+        request = control_api.CreateRequest(pid=task.init.pid)
+        if stand is None:
             state = core.first.state
         else:
             order = replace(core.seat.order, id=task.id)
@@ -183,13 +190,16 @@ class TaskService:
         task.id_in_core = state.id
         if disk is not None:
             core.use_disk(state.id, disk)
+        if stand is not None:
+            core.use_stand(state.id, stand)
         fds = stdio.release()
         request.streams = list(fds)
         try:
             self._core_call("Create", request, list(fds.values()))
             task.life = core.life(state.id)
         except BaseException:
-            if not first:
+            if stand is not None:
+                core.take_stand(state.id)
                 core.store.forget(state)
             raise
 
@@ -203,9 +213,9 @@ class TaskService:
         with task.init.telling:
             self._core_call("Start", agent_api.ContainerRequest(container_id=life.state.id))
             task.init.started = True
-            self.events.publish(events.TaskStart(container_id=task.id, pid=self._pid))
+            self.events.publish(events.TaskStart(container_id=task.id, pid=task.init.pid))
         self._after_start(task)
-        return api.PidResponse(pid=self._pid)
+        return api.PidResponse(pid=task.init.pid)
 
     def _after_start(self, task: Task) -> None:
         assert task.hooks is not None
@@ -225,20 +235,23 @@ class TaskService:
             if process.started or process.exited.wait(0):
                 raise WrongState(f'process "{process.id}" was started already')
             stdio = process.stdio = self._open(task, process.places)
+            stand = Stand(self._core.seat.network)
             fds = stdio.release()
             wanted = control_api.ExecRequest(process=process.spec)
             try:
+                process.pid = stand.pid
                 process.run = container.exec(life.workload.exec_request(wanted, fds), fds)
             except BaseException as error:
+                stand.dismiss()
                 stdio.close()
                 process.end(error.exit_code if isinstance(error, KataError) else LOST_EXIT_CODE)
                 raise
             process.started = True
             self.events.publish(
-                events.TaskExecStarted(container_id=task.id, exec_id=process.id, pid=self._pid)
+                events.TaskExecStarted(container_id=task.id, exec_id=process.id, pid=process.pid)
             )
-        _thread.start_new_thread(self._watch_exec, (task, process))
-        return api.PidResponse(pid=self._pid)
+        stand.follow(lambda: self._watch_exec(task, process))
+        return api.PidResponse(pid=process.pid)
 
     def _watch_exec(self, task: Task, process: Process) -> None:
         assert task.life is not None
@@ -267,7 +280,7 @@ class TaskService:
     def _tell_end(self, task: Task, process: Process) -> None:
         self.events.publish(
             events.TaskExit(
-                container_id=task.id, id=process.id, pid=self._pid, exit_status=process.exit_code,
+                container_id=task.id, id=process.id, pid=process.pid, exit_status=process.exit_code,
                 exited_at=timestamp(process.exited_ns),
             )
         )  # fmt: skip
@@ -297,12 +310,12 @@ class TaskService:
         process.close()
         self.events.publish(
             events.TaskDelete(
-                container_id=task.id, pid=self._pid, exit_status=process.exit_code,
+                container_id=task.id, pid=process.pid, exit_status=process.exit_code,
                 exited_at=timestamp(process.exited_ns), id=request.exec_id,
             )
         )  # fmt: skip
         return api.DeleteResponse(
-            pid=self._pid, exit_status=process.exit_code, exited_at=timestamp(process.exited_ns)
+            pid=process.pid, exit_status=process.exit_code, exited_at=timestamp(process.exited_ns)
         )
 
     def _remove(self, task: Task) -> None:
@@ -401,7 +414,7 @@ class TaskService:
         paused = task.life is not None and task.life.state.status == PAUSED
         places = process.places
         return api.StateResponse(
-            id=process.id, bundle=task.bundle, pid=self._pid,
+            id=process.id, bundle=task.bundle, pid=process.pid,
             status=process.status(paused=paused), stdin=places.stdin, stdout=places.stdout,
             stderr=places.stderr, terminal=places.terminal, exit_status=process.exit_code,
             exited_at=timestamp(process.exited_ns), exec_id=request.exec_id,
@@ -415,8 +428,9 @@ class TaskService:
         )
 
     def _pids(self, request: api.ContainerRequest) -> api.PidsResponse:
-        self._task(request.id)
-        return api.PidsResponse(processes=[api.ProcessInfo(pid=self._pid)])
+        task = self._task(request.id)
+        known = [task.init, *task.execs.values()]
+        return api.PidsResponse(processes=[process.info() for process in known if process.runs()])
 
     def _pause(self, request: api.ContainerRequest) -> Empty:
         task = self._task(request.id)
@@ -446,9 +460,12 @@ class TaskService:
         from kata.shim.stats import metrics
 
         task = self._task(request.id)
+        if task.init.exited.wait(0):  # containerd asks for all that it has, and passes over these
+            raise NotFound(f'task "{request.id}" has ended')
         found = self._core_call("Stats", agent_api.ContainerRequest(container_id=task.id_in_core))
         return api.StatsResponse(stats=metrics(found))
 
     def _connect(self, request: api.ContainerRequest) -> api.ConnectResponse:
-        task_pid = self._pid if request.id in self._tasks else 0
+        task = self._tasks.get(request.id)
+        task_pid = task.init.pid if task is not None else 0
         return api.ConnectResponse(shim_pid=self._pid, task_pid=task_pid)

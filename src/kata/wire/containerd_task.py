@@ -126,6 +126,12 @@ class ProcessInfo(Message):
     info: AnyMessage | None = nested(AnyMessage, 2)
 
 
+class ProcessDetails(Message):
+    """Which added process it is: ``containerd.runc.v1``, what clients know how to read."""
+
+    exec_id: str = string(1)
+
+
 class PidsResponse(Message):
     """The processes of the host that stand for a container's."""
 

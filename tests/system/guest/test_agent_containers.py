@@ -12,6 +12,7 @@ import pytest
 
 from kata import errors
 from kata.wire import agent_api as api
+from support.agent import read_all
 
 
 def lines(data: bytes) -> list[str]:
@@ -386,6 +387,26 @@ def test_exec_ends_though_its_children_hold_the_output(guest):
     out, _ = guest.exec("a", "sh", "-c", "seq 1 5000; sleep 50 &")
     assert lines(out)[-1] == "5000"
     assert time.monotonic() - begun < 40
+    guest.delete("a", force=True)
+
+
+def test_added_processes_are_forgotten_when_all_was_said(guest):
+    """Of many that ended the oldest are forgotten, but not one whose output nobody took yet."""
+    guest.create("a", guest.spec("sleep", "100"))
+    guest.start("a")
+    for number in range(70):
+        process = guest.spec("seq", "1", "5000", rootfs="/")["process"]
+        guest.call("Exec", api.ExecRequest(
+            container_id="a", exec_id=f"x{number}", process=json.dumps(process).encode(),
+            stdout=True,
+        ))  # fmt: skip
+        if number:
+            assert lines(read_all(guest.output("a", f"x{number}")))[-1] == "5000"
+        assert guest.wait("a", f"x{number}").exit_code == 0
+    with pytest.raises(errors.NotFound):
+        guest.wait("a", "x1")
+    assert guest.wait("a", "x69").exit_code == 0
+    assert lines(read_all(guest.output("a", "x0")))[-1] == "5000"
     guest.delete("a", force=True)
 
 
