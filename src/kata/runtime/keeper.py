@@ -96,6 +96,7 @@ class Keeper:
         try:
             ready.sweep(self._root)
             make_root(f"{self._root}/{_REHEARSAL}")
+            _load()
             gc.collect()
             gc.freeze()  # the members share what is here
             self._say(f"keeping {self._size} ready, in {self._root}/{POOL_SOCKET}")
@@ -282,6 +283,19 @@ class Keeper:
             self._print = fingerprint(config, launch)
             for member in list(self._members):
                 self._drop(member)
+
+
+def _load() -> None:
+    """What every member will need and nothing here does: in memory once, by being loaded now."""
+    import kata.linux.statfs
+    import kata.network.sample
+    import kata.oci.state
+    import kata.runtime.forward
+    import kata.runtime.networking
+    import kata.runtime.rpc
+    import kata.runtime.update
+    import kata.storage.share
+    import kata.storage.virtiofsd  # noqa: F401
 
 
 def _namespaces(pid: int | str) -> tuple[str, ...]:
