@@ -17,10 +17,14 @@ from support.containerd import Containerd, Shim, until_end
 from support.cri import until
 from support.vm import DATA
 
+NAMES = "hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 POD = AnyMessage(
     type_url="type.googleapis.com/runtime.v1.PodSandboxConfig",
-    value=api.PodConfig(hostname="podname").encode(),
+    value=api.PodConfig(
+        hostname="podname",
+        dns_config=api.DnsConfig(servers=["10.1.2.3"], searches=["a.local"], options=["ndots:5"]),
+    ).encode(),
 )
 
 
@@ -90,13 +94,17 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
         namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
     containerd.bundle(
-        name, "sh", "-c", "hostname; exit 3", hostname="",
+        name, "sh", "-c", f"{NAMES}; exit 3", hostname="",
         annotations={TYPE: "container", SANDBOX: "pod"}, linux={"namespaces": namespaces},
     )  # fmt: skip
     containerd.create(shim, name, stdout=path)
     shim.of("Start", name)
     assert shim.of("Wait", name).exit_status == 3
-    assert until_end(reader) == b"podname\n"
+    said = until_end(reader).decode().splitlines()
+    assert said[:2] == ["podname", "podname"]
+    assert said[2:5] == ["search a.local", "nameserver 10.1.2.3", "options ndots:5"]
+    with open("/etc/hosts", encoding="utf-8") as file:
+        assert said[5:] == file.read().splitlines()
     assert shim.of("Delete", name).exit_status == 3
     shim.of("Shutdown", name)  # says nothing about the sandbox
     assert ask(shim, "PingSandbox") == Empty()

@@ -19,6 +19,7 @@ from kata.runtime.birth import Child, detach
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import ContainerState, Store, new_id
 from kata.shim import address as addresses
+from kata.shim import podfiles
 from kata.shim.bundle import LOG, store_name
 from kata.shim.seat import reserve, supervisor_of
 from kata.shim.server import failure
@@ -158,9 +159,14 @@ def _begin(seat: Seat, arrived: Arrived, noted: Noted) -> None:
     """Make the machine, and see it to its end. Raises what keeps it from starting."""
     request, config, store = arrived.request, noted.config, noted.store
     launch = resolve_shape(shape_of(request), config, say=lambda _text: None)
-    network = _network(request.netns_path)
     state = replace(noted.state, created_ns=time.time_ns())
-    seat = replace(seat, network=network, hostname=pod_of(request).hostname)
+    pod = pod_of(request)
+    try:
+        podfiles.write(seat.bundle, pod)
+    except OSError as error:
+        raise HostError(f'cannot write to "{seat.bundle}"', why=error.strerror or "") from None
+    network = _network(request.netns_path)
+    seat = replace(seat, network=network, hostname=pod.hostname)
     first = HolderWorkload(seat, state, config.runtime.data_root)
     child = Child((first, launch), config, store, state, supervisor_of(seat, arrived))
     child.go([], {})

@@ -132,6 +132,10 @@ class TaskService:
         first = named and not core.first.created.wait(0)
         if not first:
             self._check_membership(request.id, spec)
+        if not core.seat.kind:
+            from kata.shim.podfiles import add_mounts
+
+            add_mounts(spec, core.seat.bundle)
         task.rootfs = root_of(spec, request.bundle)
         disk = rootfs.for_guest(request.rootfs) if core.sandbox.takes_disks else None
         if disk is None:

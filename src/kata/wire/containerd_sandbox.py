@@ -120,8 +120,17 @@ class LinuxPodConfig(Message):
     resources: PodResources | None = nested(PodResources, 5)
 
 
+class DnsConfig(Message):
+    """How its containers find names."""
+
+    servers: list[str] = repeated(string(1))
+    searches: list[str] = repeated(string(2))
+    options: list[str] = repeated(string(3))
+
+
 class PodConfig(Message):
     """``PodSandboxConfig``."""
 
     hostname: str = string(2)
+    dns_config: DnsConfig | None = nested(DnsConfig, 4)
     linux: LinuxPodConfig | None = nested(LinuxPodConfig, 8)
