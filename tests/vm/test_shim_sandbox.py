@@ -17,12 +17,13 @@ from support.containerd import Containerd, Shim, until_end
 from support.cri import until
 from support.vm import DATA
 
-NAMES = "hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
+NAMES = "cat /proc/sys/kernel/shmmni; hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 POD = AnyMessage(
     type_url="type.googleapis.com/runtime.v1.PodSandboxConfig",
     value=api.PodConfig(
         hostname="podname",
+        linux=api.LinuxPodConfig(sysctls={"kernel.shmmni": "77"}),
         dns_config=api.DnsConfig(servers=["10.1.2.3"], searches=["a.local"], options=["ndots:5"]),
     ).encode(),
 )
@@ -101,10 +102,10 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     shim.of("Start", name)
     assert shim.of("Wait", name).exit_status == 3
     said = until_end(reader).decode().splitlines()
-    assert said[:2] == ["podname", "podname"]
-    assert said[2:5] == ["search a.local", "nameserver 10.1.2.3", "options ndots:5"]
+    assert said[:3] == ["77", "podname", "podname"]
+    assert said[3:6] == ["search a.local", "nameserver 10.1.2.3", "options ndots:5"]
     with open("/etc/hosts", encoding="utf-8") as file:
-        assert said[5:] == file.read().splitlines()
+        assert said[6:] == file.read().splitlines()
     assert shim.of("Delete", name).exit_status == 3
     shim.of("Shutdown", name)  # says nothing about the sandbox
     assert ask(shim, "PingSandbox") == Empty()

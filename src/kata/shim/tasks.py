@@ -433,8 +433,9 @@ class TaskService:
 
     def _pids(self, request: api.ContainerRequest) -> api.PidsResponse:
         task = self._task(request.id)
-        known = [task.init, *task.execs.values()]
-        return api.PidsResponse(processes=[process.info() for process in known if process.runs()])
+        # the first one's when it has ended, too: containerd, restarted, removes tasks without pids
+        known = [task.init, *(p for p in list(task.execs.values()) if p.runs())]
+        return api.PidsResponse(processes=[process.info() for process in known])
 
     def _pause(self, request: api.ContainerRequest) -> Empty:
         task = self._task(request.id)

@@ -117,6 +117,7 @@ class LinuxPodConfig(Message):
     """``LinuxPodSandboxConfig``: what all containers of the pod will need."""
 
     cgroup_parent: str = string(1)
+    sysctls: dict[str, str] = mapping(3)
     resources: PodResources | None = nested(PodResources, 5)
 
 
