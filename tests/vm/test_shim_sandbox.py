@@ -240,3 +240,26 @@ def empty_again(containerd):
     with pytest.raises(WrongState, match="no sandbox yet"):
         ask(shim, "PingSandbox")
     return shim
+
+
+def test_what_lost_its_parent_is_reaped(containerd, netns):
+    """With one pid namespace for the pod, orphans come to its first process, which takes them."""
+    shim, pid = made(containerd, netns)
+    path, reader = containerd.fifo("orphans")
+    namespaces = [{"type": "mount"}, {"type": "cgroup"}]
+    for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")):
+        namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
+    words = 'sh -c "sleep 0.2 &"; sleep 1; cat /proc/[0-9]*/stat | cut -d" " -f2-4'
+    containerd.bundle(
+        "box", "sh", "-c", words, hostname="",
+        annotations={TYPE: "container", SANDBOX: "pod"}, linux={"namespaces": namespaces},
+    )  # fmt: skip
+    containerd.create(shim, "box", stdout=path)
+    shim.of("Start", "box")
+    assert shim.of("Wait", "box").exit_status == 0
+    rows = [row.split() for row in until_end(reader).decode().splitlines()]
+    assert [row for row in rows if "Z" in row] == [], rows
+    assert "(sh)" in [row[0] for row in rows]
+    shim.of("Delete", "box")
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
