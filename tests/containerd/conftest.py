@@ -144,21 +144,19 @@ def make_pod(containerd, runtime: str, kept):
 def _pods(containerd, runtime: str):
     directory = tempfile.mkdtemp(dir=f"{containerd.place.directory}/pods")
 
+    uids = set()
+
     def make(**changes) -> Pod:
-        return Pod(containerd.cri, runtime, directory, IMAGE, **changes)
+        pod = Pod(containerd.cri, runtime, directory, IMAGE, **changes)
+        uids.add(pod.config["metadata"]["uid"])
+        return pod
 
     yield make
     for sandbox in containerd.cri("ListPodSandbox").items:
-        if sandbox.runtime_handler == runtime and _is_ours(containerd, sandbox.id, directory):
+        if sandbox.metadata.uid in uids:
             containerd.cri("StopPodSandbox", pod_sandbox_id=sandbox.id)
             containerd.cri("RemovePodSandbox", pod_sandbox_id=sandbox.id)
     shutil.rmtree(directory)
-
-
-def _is_ours(containerd, sandbox: str, directory: str) -> bool:
-    """Whether a sandbox was made by the same function: its log's directory tells."""
-    info = containerd.cri("PodSandboxStatus", id=sandbox, verbose=True).info["info"]
-    return f"{directory}/" in info
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,8 @@ def test_what_is_asked_after_the_end(containerd):
     assert ends[0] == ends[1]
     state = shim.of("State", "box")
     assert (state.status, state.exit_status, state.exited_at) == (api.STOPPED, 6, ends[0].exited_at)
-    assert shim.of("Pids", "box").processes == []
+    # a containerd that restarts takes a task without pids for one that never was
+    assert [item.pid for item in shim.of("Pids", "box").processes] == [state.pid]
     for method in ("Kill", "Stats"):
         with pytest.raises(NotFound):
             shim.of(method, "box")

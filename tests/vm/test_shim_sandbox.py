@@ -17,10 +17,15 @@ from support.containerd import Containerd, Shim, until_end
 from support.cri import until
 from support.vm import DATA
 
+NAMES = "cat /proc/sys/kernel/shmmni; hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 POD = AnyMessage(
     type_url="type.googleapis.com/runtime.v1.PodSandboxConfig",
-    value=api.PodConfig(hostname="podname").encode(),
+    value=api.PodConfig(
+        hostname="podname",
+        linux=api.LinuxPodConfig(sysctls={"kernel.shmmni": "77"}),
+        dns_config=api.DnsConfig(servers=["10.1.2.3"], searches=["a.local"], options=["ndots:5"]),
+    ).encode(),
 )
 
 
@@ -90,13 +95,17 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
         namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
     containerd.bundle(
-        name, "sh", "-c", "hostname; exit 3", hostname="",
+        name, "sh", "-c", f"{NAMES}; exit 3", hostname="",
         annotations={TYPE: "container", SANDBOX: "pod"}, linux={"namespaces": namespaces},
     )  # fmt: skip
     containerd.create(shim, name, stdout=path)
     shim.of("Start", name)
     assert shim.of("Wait", name).exit_status == 3
-    assert until_end(reader) == b"podname\n"
+    said = until_end(reader).decode().splitlines()
+    assert said[:3] == ["77", "podname", "podname"]
+    assert said[3:6] == ["search a.local", "nameserver 10.1.2.3", "options ndots:5"]
+    with open("/etc/hosts", encoding="utf-8") as file:
+        assert said[6:] == file.read().splitlines()
     assert shim.of("Delete", name).exit_status == 3
     shim.of("Shutdown", name)  # says nothing about the sandbox
     assert ask(shim, "PingSandbox") == Empty()
@@ -231,3 +240,26 @@ def empty_again(containerd):
     with pytest.raises(WrongState, match="no sandbox yet"):
         ask(shim, "PingSandbox")
     return shim
+
+
+def test_what_lost_its_parent_is_reaped(containerd, netns):
+    """With one pid namespace for the pod, orphans come to its first process, which takes them."""
+    shim, pid = made(containerd, netns)
+    path, reader = containerd.fifo("orphans")
+    namespaces = [{"type": "mount"}, {"type": "cgroup"}]
+    for kind, file in (("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")):
+        namespaces.append({"type": kind, "path": f"/proc/{pid}/ns/{file}"})
+    words = 'sh -c "sleep 0.2 &"; sleep 1; cat /proc/[0-9]*/stat | cut -d" " -f2-4'
+    containerd.bundle(
+        "box", "sh", "-c", words, hostname="",
+        annotations={TYPE: "container", SANDBOX: "pod"}, linux={"namespaces": namespaces},
+    )  # fmt: skip
+    containerd.create(shim, "box", stdout=path)
+    shim.of("Start", "box")
+    assert shim.of("Wait", "box").exit_status == 0
+    rows = [row.split() for row in until_end(reader).decode().splitlines()]
+    assert [row for row in rows if "Z" in row] == [], rows
+    assert "(sh)" in [row[0] for row in rows]
+    shim.of("Delete", "box")
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")

@@ -215,7 +215,7 @@ class Child:
         path = find_program(args[0], env)
         if not pipes.is_let_go(self._go):  # else the execution itself says that all is well
             pipes.report(self._report, pipes.READY)
-        if wait and not os.read(self._go, 1):
+        if wait and not await_go(self._go):
             os._exit(INIT_FAILED)
         os.close(self._go)
         self._run_hooks()
@@ -249,6 +249,18 @@ def write_parameters(spec: dict[str, Any], *, parked: bool) -> None:
             sysctl.write(name, value)
         except OSError as error:
             raise failed(f'sysctl "{name}" = "{value}"', error) from None
+
+
+def await_go(go: int) -> bytes:
+    """Wait until the process is let go; empty if it never will be.
+
+    A container that only holds a pod's namespaces waits here for as long as the pod lives: orphans
+    that come to it as the first process of its pid namespace are reaped by the kernel.
+    """
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    said = os.read(go, 1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    return said
 
 
 def small_init(report: int, terminal: bool) -> None:  # noqa: FBT001

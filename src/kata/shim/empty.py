@@ -19,6 +19,7 @@ from kata.runtime.birth import Child, detach
 from kata.runtime.machines import resolve_shape
 from kata.runtime.store import ContainerState, Store, new_id
 from kata.shim import address as addresses
+from kata.shim import podfiles
 from kata.shim.bundle import LOG, store_name
 from kata.shim.seat import reserve, supervisor_of
 from kata.shim.server import failure
@@ -158,10 +159,16 @@ def _begin(seat: Seat, arrived: Arrived, noted: Noted) -> None:
     """Make the machine, and see it to its end. Raises what keeps it from starting."""
     request, config, store = arrived.request, noted.config, noted.store
     launch = resolve_shape(shape_of(request), config, say=lambda _text: None)
-    network = _network(request.netns_path)
     state = replace(noted.state, created_ns=time.time_ns())
-    seat = replace(seat, network=network, hostname=pod_of(request).hostname)
-    first = HolderWorkload(seat, state, config.runtime.data_root)
+    pod = pod_of(request)
+    try:
+        podfiles.write(seat.bundle, pod)
+    except OSError as error:
+        raise HostError(f'cannot write to "{seat.bundle}"', why=error.strerror or "") from None
+    network = _network(request.netns_path)
+    seat = replace(seat, network=network, hostname=pod.hostname)
+    sysctls = dict(pod.linux.sysctls) if pod.linux is not None else {}
+    first = HolderWorkload(seat, state, config.runtime.data_root, sysctls)
     child = Child((first, launch), config, store, state, supervisor_of(seat, arrived))
     child.go([], {})
 
@@ -178,15 +185,23 @@ def _network(path: str) -> int:
 
 
 class HolderWorkload(ShimWorkload):
-    """The container that holds a pod's namespaces and is never started."""
+    """The container that holds a pod's namespaces and is never started.
 
-    def __init__(self, seat: Seat, state: ContainerState, data_root: str) -> None:
+    ``sysctls`` are set in them.
+    """
+
+    def __init__(
+        self, seat: Seat, state: ContainerState, data_root: str, sysctls: dict[str, str]
+    ) -> None:
         spaces: list[dict[str, Any]] = [{"type": kind} for kind in _PRIVATE]
         spec = {
             "ociVersion": "1.0.2", "hostname": seat.hostname,
             "process": {"args": [_HOLDER], "cwd": "/", "env": [], "user": {"uid": 0, "gid": 0}},
             "root": {"path": f"/run/kata/containers/{state.id}/rootfs"},
-            "linux": {"namespaces": [*spaces, {"type": "network", "path": SANDBOX_NETWORK}]},
+            "linux": {
+                "namespaces": [*spaces, {"type": "network", "path": SANDBOX_NETWORK}],
+                "sysctl": sysctls,
+            },
         }  # fmt: skip
         super().__init__(seat.order.id, state, spec, data_root, seat.network)
         self.deferred = True

@@ -132,6 +132,10 @@ class TaskService:
         first = named and not core.first.created.wait(0)
         if not first:
             self._check_membership(request.id, spec)
+        if not core.seat.kind:
+            from kata.shim.podfiles import add_mounts
+
+            add_mounts(spec, core.seat.bundle)
         task.rootfs = root_of(spec, request.bundle)
         disk = rootfs.for_guest(request.rootfs) if core.sandbox.takes_disks else None
         if disk is None:
@@ -429,8 +433,9 @@ class TaskService:
 
     def _pids(self, request: api.ContainerRequest) -> api.PidsResponse:
         task = self._task(request.id)
-        known = [task.init, *task.execs.values()]
-        return api.PidsResponse(processes=[process.info() for process in known if process.runs()])
+        # the first one's when it has ended, too: containerd, restarted, removes tasks without pids
+        known = [task.init, *(p for p in list(task.execs.values()) if p.runs())]
+        return api.PidsResponse(processes=[process.info() for process in known])
 
     def _pause(self, request: api.ContainerRequest) -> Empty:
         task = self._task(request.id)

@@ -117,11 +117,21 @@ class LinuxPodConfig(Message):
     """``LinuxPodSandboxConfig``: what all containers of the pod will need."""
 
     cgroup_parent: str = string(1)
+    sysctls: dict[str, str] = mapping(3)
     resources: PodResources | None = nested(PodResources, 5)
+
+
+class DnsConfig(Message):
+    """How its containers find names."""
+
+    servers: list[str] = repeated(string(1))
+    searches: list[str] = repeated(string(2))
+    options: list[str] = repeated(string(3))
 
 
 class PodConfig(Message):
     """``PodSandboxConfig``."""
 
     hostname: str = string(2)
+    dns_config: DnsConfig | None = nested(DnsConfig, 4)
     linux: LinuxPodConfig | None = nested(LinuxPodConfig, 8)
