@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_REQUEST = 8 << 20  # a container's specification and its files
 _ROOM = 128 << 10  # bytes of stream data queued before processes are made to wait
+_TURN = 32 << 10  # bytes of it that go in one write, or a frame: as much as the driver takes
 _READ = 64 << 10
 
 
@@ -120,16 +121,19 @@ class Channel:
             self._loop.watch(self._fd, EPOLLIN, self._ready)
 
     def _next(self) -> bool:
-        """Take the next bytes to write: all answers, else one frame of data."""
-        if self._answers:
-            self._rest = b"".join(self._answers)
-            self._answers.clear()
-        elif self._data:
+        """Take the next bytes to write: all answers, then frames of data; each write costs."""
+        parts = list(self._answers)
+        self._answers.clear()
+        size = 0
+        while self._data and size < _TURN:
             frame = self._data.popleft()
             self._data_size -= len(frame)
-            self._rest = frame
+            size += len(frame)
+            parts.append(frame)
+        self._rest = b"".join(parts)
+        if size:
             self._give_room()
-        return bool(self._rest)
+        return bool(parts)
 
     def _give_room(self) -> None:
         for _ in range(len(self._waiting)):
