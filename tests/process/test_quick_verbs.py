@@ -10,8 +10,9 @@ import subprocess
 
 import pytest
 
-from kata.cli.runtime.quick import framed
+from kata.cli.runtime.quick import Plain, framed, signal_of
 from kata.errors import AgentError
+from kata.oci.signals import NUMBERS, number
 from kata.runtime.control import SERVICE, ControlServer
 from kata.runtime.store import CREATED, RUNNING, STOPPED, ContainerState, Store, new_id
 from kata.wire.calls import Empty, SignalRequest
@@ -28,7 +29,7 @@ VERBS = {
         "kata.cli.runtime.state", "kata.oci", "kata.oci.state", "kata.oci.version",
         "kata.wire.record", "fcntl",
     }),
-    "kill": (RUNNING, {"kata.errors", "kata.oci", "kata.oci.signals", "fcntl", "_socket"}),
+    "kill": (RUNNING, {"fcntl", "_socket"}),
     "start": (CREATED, {"fcntl", "_socket"}),
     "delete": (STOPPED, {"fcntl"}),
 }  # fmt: skip
@@ -154,6 +155,16 @@ def test_a_failed_start_is_asked_for_once_and_told(box):
     assert done.returncode == 1
     assert "the guest is asleep" in done.stderr
     assert len(made.calls) == 1
+
+
+def test_signals_have_the_numbers_of_the_table():
+    """All names and numbers; what is neither is left to the table."""
+    for name, value in [*NUMBERS.items(), ("CLD", 17), ("POLL", 29), ("RTMIN", 34)]:
+        assert {signal_of(name), signal_of(f"sig{name.lower()}"), signal_of(str(value))} == {value}
+        assert number(name) == value
+    for word in ("0", "65", "NOPE", "_UNBLOCK", "SIG_SETMASK", "RTMIN+1", "-9", "٣", "SIG"):
+        with pytest.raises(Plain):
+            signal_of(word)
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])

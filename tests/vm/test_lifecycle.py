@@ -58,6 +58,17 @@ def test_exec(kata):
     kata.ok("rm", "-f", "box")
 
 
+def test_processes_are_scheduled_as_usual_and_share_a_group(kata):
+    """The agent gives way to them, which none inherits; an added one is born in the group."""
+    _detached(kata, "sleep", "1000")
+    policies = "cut -d' ' -f41 /proc/1/stat /proc/self/stat"  # proc(5): 0 is SCHED_OTHER
+    assert kata.ok("exec", "box", "sh", "-c", policies).split() == ["0", "0"]
+    groups = kata.ok("exec", "box", "cat", "/proc/1/cgroup", "/proc/self/cgroup").split()
+    assert len(groups) == 2
+    assert len(set(groups)) == 1
+    kata.ok("rm", "-f", "box")
+
+
 def test_a_failed_exec_leaves_the_supervisor_nothing(kata):
     """Its streams are opened along with it; when it does not start, all of them are given up."""
     _detached(kata, "sleep", "1000")

@@ -13,6 +13,7 @@ import os
 import select
 import time
 
+from kata.cli.forwarded import FORWARDED
 from kata.errors import KataError
 from kata.linux.terminal import RawTerminal, is_terminal, size
 from kata.runtime.control_api import ExitResponse
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
     from kata.runtime.control import ControlClient
 
-# what a shell or an operator sends to a command to influence it; the rest concerns only ourselves
-_FORWARDED = (
-    _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
-    _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
-)  # fmt: skip
 _FAILED = 125  # the code of a failure of ours
 _HUNG_UP = 129
 _GRACE_S = 10.0  # that a process has whose terminal was closed
@@ -58,7 +54,7 @@ class Attachment:
     def catch_signals(self) -> None:
         """From now on signals are collected, to be passed on once there is a process."""
         _signal.set_wakeup_fd(self._signals_in, warn_on_full_buffer=False)
-        for number in _FORWARDED:
+        for number in FORWARDED:
             if _signal.getsignal(number) is not _signal.SIG_IGN:
                 _signal.signal(number, _ignore)
         if self._terminal:
@@ -116,7 +112,7 @@ class Attachment:
             if fd == self._client.fileno():
                 self._client.pump()
             elif fd == self._signals:
-                self._forward(_drain(self._signals))
+                self.forward(_drain(self._signals))
             elif fd in self._outputs:
                 self._pass_output(fd)
             elif fd == 0:
@@ -167,7 +163,8 @@ class Attachment:
         os.close(self._relay)
         self._relay = -1
 
-    def _forward(self, numbers: bytes) -> None:
+    def forward(self, numbers: bytes) -> None:
+        """Pass on signals that we got, one byte each."""
         for number in numbers:
             if number == _signal.SIGWINCH:
                 self._resize()

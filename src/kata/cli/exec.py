@@ -66,6 +66,25 @@ def _serve(
         return _after_the_end(store, state.id)
 
 
+def follow(
+    client: ControlClient, container_id: str, exec_id: str, signals: bytes, number: int,
+    store: Store,
+) -> int:  # fmt: skip
+    """See to a process that runs, after ``cli.quick``: its exit code.
+
+    ``signals`` came for it already; ``number`` is the call that waits for its end.
+    """
+    attachment = Attachment(
+        client, exec_id, terminal=False, relay=-1, container_id=container_id
+    )  # fmt: skip
+    attachment.catch_signals()
+    attachment.forward(signals)
+    try:
+        return exit_code(attachment.wait(number))
+    except WrongState:
+        return _after_the_end(store, container_id)
+
+
 def _request(options: Options) -> ExecRequest:
     environment: list[str] = []
     for path in options.env_file:

@@ -23,11 +23,16 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-def enter(argv: Sequence[str], program: str = "kata") -> NoReturn:
-    """Run a program to its end: ``argv`` without the program's name."""
+def enter(
+    argv: Sequence[str], program: str = "kata", failure: KataError | None = None
+) -> NoReturn:
+    """Run a program to its end: ``argv`` without the program's name.
+
+    With ``failure`` that is what came of the verb already.
+    """
     gc.disable()  # looking for cycles in what was just imported is a tenth of a start
     _open_standard_streams()
-    code = main(argv, program)
+    code = main(argv, program, failure)
     os._exit(code)
 
 
@@ -44,7 +49,9 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
-def main(argv: Sequence[str], program: str = "kata") -> int:
+def main(
+    argv: Sequence[str], program: str = "kata", failure: KataError | None = None
+) -> int:
     """Run a command line; gives the exit code. Everything written has been flushed."""
     if program == "kata-runtime":
         from kata.cli.runtime.main import main as runtime
@@ -52,7 +59,7 @@ def main(argv: Sequence[str], program: str = "kata") -> int:
         return _flush(runtime(argv))
     options = Options()
     try:
-        return _flush(_run(argv, options))
+        return _flush(_run(argv, options, failure))
     except KataError as error:
         from kata.cli.report import report
 
@@ -67,7 +74,7 @@ def main(argv: Sequence[str], program: str = "kata") -> int:
         return _flush(report_unexpected(error, options))
 
 
-def _run(argv: Sequence[str], options: Options) -> int:
+def _run(argv: Sequence[str], options: Options, failure: KataError | None) -> int:
     known = grammar.global_options()
     scanner = Scanner("kata", known, options)
     index = 0
@@ -87,21 +94,28 @@ def _run(argv: Sequence[str], options: Options) -> int:
 
         return show_short()
     name, words = _find(words)
-    return _run_verb(name, words, options, known)
+    verb = _parse_verb(name, words, options, known)
+    if failure is not None:
+        raise failure
+    return _run_verb(verb, options)
 
 
-def _run_verb(
+def _parse_verb(
     name: str, words: Sequence[str], options: Options, known: tuple[grammar.Option, ...]
-) -> int:
+) -> grammar.Verb:
     verb = grammar.verb(name)
     options.failure = verb.failure
     parse(verb, words, options, known)
+    return verb
+
+
+def _run_verb(verb: grammar.Verb, options: Options) -> int:
     if options.help:
         from kata.cli.help import show_brief
 
         return show_brief(verb)
-    options.verb = name
-    if name != "run":  # its supervisor does it
+    options.verb = verb.name
+    if verb.name != "run":  # its supervisor does it
         gc.enable()
     code: int = __import__(verb.module, fromlist=("run",)).run(options)
     return code

@@ -23,6 +23,7 @@ def main() -> None:
         debug = boot.parameters().get("log") == "debug"
         port = boot.open_port()
         boot.steady_heap()
+        boot.give_way()
         agent = Agent()
         agent.machine.open_files()
         if debug:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MAX_REQUEST = 8 << 20  # a container's specification and its files
 _ROOM = 128 << 10  # bytes of stream data queued before processes are made to wait
-_READ = 64 << 10
+_TURN = 32 << 10  # bytes of it that go in one write, or a frame: as much as the driver takes
+_READ, _PAGE = 64 << 10, 4096  # at once; a virtio port gives a page at a time
 
 
 class Channel:
@@ -41,6 +42,8 @@ class Channel:
         self._blocked = False  # the host takes no more for now
         self._armed = False  # we are told when it does
         self._waiting: deque[Callable[[], None]] = deque()
+        self._arrived = memoryview(bytearray(_READ))
+        self._pages = [self._arrived[at : at + _PAGE] for at in range(0, _READ, _PAGE)]
         self.streams: dict[int, Stream | Resolver | Forward] = {}  # that are open, by their number
         self.closed = False
         os.set_blocking(fd, False)
@@ -77,23 +80,21 @@ class Channel:
 
     def _read(self) -> None:
         """Take what there is, up to a bound: a virtio port gives a page at a time."""
-        parts: list[bytes] = []
         size = 0
         while size < _READ:
             try:
-                part = os.read(self._fd, _READ)
+                count = os.readv(self._fd, self._pages[size // _PAGE :])
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                part = b""
-            if not part:
+                count = 0
+            if not count:
                 self.closed = True
                 break
-            parts.append(part)
-            size += len(part)
-            if len(part) < 4096:
+            size += count
+            if size % _PAGE:
                 break
-        for event in self._connection.receive(b"".join(parts)) if parts else ():
+        for event in self._connection.receive(self._arrived[:size]) if size else ():
             self._on_event(event)
         if self.closed:
             self._loop.forget(self._fd)
@@ -120,16 +121,19 @@ class Channel:
             self._loop.watch(self._fd, EPOLLIN, self._ready)
 
     def _next(self) -> bool:
-        """Take the next bytes to write: all answers, else one frame of data."""
-        if self._answers:
-            self._rest = b"".join(self._answers)
-            self._answers.clear()
-        elif self._data:
+        """Take the next bytes to write: all answers, then frames of data; each write costs."""
+        parts = list(self._answers)
+        self._answers.clear()
+        size = 0
+        while self._data and size < _TURN:
             frame = self._data.popleft()
             self._data_size -= len(frame)
-            self._rest = frame
+            size += len(frame)
+            parts.append(frame)
+        self._rest = b"".join(parts)
+        if size:
             self._give_room()
-        return bool(self._rest)
+        return bool(parts)
 
     def _give_room(self) -> None:
         for _ in range(len(self._waiting)):

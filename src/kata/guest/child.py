@@ -12,7 +12,13 @@ import sys
 
 from kata.errors import GuestError, InvalidInput, KataError
 from kata.guest import pipes, scheduling, staged, starthooks
-from kata.guest.confine import Confinement, default_signals, execute, find_program
+from kata.guest.confine import (
+    Confinement,
+    default_signals,
+    execute,
+    execute_named,
+    find_program,
+)
 from kata.guest.rootfs import Rootfs, console, failed, write_contents
 from kata.guest.spec import MALFORMED, namespaces
 from kata.linux import capabilities, sysctl, tty, users
@@ -35,6 +41,7 @@ def run(body: Callable[[], None], report: int, keep: list[int]) -> NoReturn:
     try:
         sys.meta_path.clear()
         sys.path.clear()
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # the agent gives way
         default_signals()
         close_others([*keep, report])
         sc.prctl(sc.PR_SET_DUMPABLE, 0)
@@ -135,9 +142,11 @@ class Child:
         self._open_terminal(bind_console=True)
 
     def exec(self, pidfd: int, kinds: tuple[str, ...]) -> None:
-        """Become one more process of the container whose first process ``pidfd`` stands for."""
+        """Become one more process of the container whose first process ``pidfd`` stands for.
+
+        It was born in the container's group, and in its pid namespace.
+        """
         self._adjust_oom()
-        self._join_cgroup()
         if "user" in kinds:
             self._confinement.lift_limits()
         ns.enter_process(pidfd, kinds)
@@ -212,25 +221,31 @@ class Child:
         self._connect()
         self._confinement.apply(make_cwd=make_cwd)
         args, env = self._confinement.args, self._confinement.env
-        path = find_program(args[0], env)
-        if not pipes.is_let_go(self._go):  # else the execution itself says that all is well
+        let_go, hooks = pipes.is_let_go(self._go), self._hooks()
+        path = ""  # what the execution itself finds, or says why it does not
+        if not let_go or hooks or self._plan["init"]:
+            path = find_program(args[0], env)
+        if not let_go:  # else the execution says that all is well
             pipes.report(self._report, pipes.READY)
         if wait and not await_go(self._go):
             os._exit(INIT_FAILED)
         os.close(self._go)
-        self._run_hooks()
+        if hooks:
+            self._confinement.filter()
+            starthooks.run(*hooks)
         if self._plan["init"]:
             self._confinement.filter()
             small_init(self._report, self._terminal)
         self._confinement.filter()
+        if not path:
+            execute_named(args[0], args, env)
         execute(path, args, env)
 
-    def _run_hooks(self) -> None:
-        """The hooks of the container, with the confinement of its process."""
+    def _hooks(self) -> tuple[Any, Any] | None:
+        """What runs before the program, with the confinement of its process: hooks, their input."""
         hooks = (self._plan.get("spec") or {}).get("hooks") or {}
-        if hooks.get("startContainer"):
-            self._confinement.filter()
-            starthooks.run(hooks["startContainer"], hooks.get("state") or {})
+        wanted = hooks.get("startContainer")
+        return (wanted, hooks.get("state") or {}) if wanted else None
 
 
 def write_parameters(spec: dict[str, Any], *, parked: bool) -> None:

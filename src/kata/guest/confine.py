@@ -168,14 +168,27 @@ def find_program(name: str, env: dict[str, str]) -> str:
     if "/" in name:
         _check_executable(name)
         return name
-    for directory in env.get("PATH", DEFAULT_PATH).split(":"):
-        path = f"{directory or '.'}/{name}"
-        try:
-            _check_executable(path)
-        except (CommandNotFound, CommandNotExecutable):
-            continue
-        return path
-    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+    for path in _candidates(name, env):
+        if _is_executable(path):
+            return path
+    raise _not_in_path(name)
+
+
+def _candidates(name: str, env: dict[str, str]) -> list[str]:
+    directories = env.get("PATH", DEFAULT_PATH).split(":")
+    return [f"{directory or '.'}/{name}" for directory in directories]
+
+
+def _not_in_path(name: str) -> CommandNotFound:
+    return CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+
+
+def _is_executable(path: str) -> bool:
+    try:
+        _check_executable(path)
+    except (CommandNotFound, CommandNotExecutable):
+        return False
+    return True
 
 
 def _check_executable(path: str) -> None:
@@ -202,3 +215,16 @@ def execute(
         if error.errno == _ENOENT:  # the interpreter of a script, or the loader, is missing
             raise CommandNotFound(message) from None
         raise CommandNotExecutable(message) from None
+
+
+def execute_named(name: str, args: list[str], env: dict[str, str]) -> None:
+    """``find_program`` and ``execute`` in one: nothing is looked at before it is executed."""
+    if "/" in name:
+        execute(name, args, env)
+    for path in _candidates(name, env):
+        try:
+            os.execve(path, args, env)
+        except OSError:
+            if _is_executable(path):
+                execute(path, args, env)
+    raise _not_in_path(name)

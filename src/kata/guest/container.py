@@ -115,7 +115,7 @@ class Container:
 
     def exec_ids(self) -> dict[int, str]:
         """Exec ids by process id."""
-        return {p.pid: p.exec_id for p in self._execs.values() if p.exited.value is None}
+        return {p.pid: p.exec_id for p in self._execs.values() if p.pid and p.exited.value is None}
 
     def was_oom_killed(self) -> bool:
         """Whether the kernel killed any of its processes for want of memory."""

@@ -18,6 +18,7 @@ from kata.guest.spec import (
     MALFORMED,
     bounding_set,
     document,
+    filter_of,
     in_shared_network,
     namespaces,
     root_part,
@@ -36,10 +37,8 @@ if TYPE_CHECKING:
     from kata.guest.spec import Spec
     from kata.wire.agent_api import (
         CreateContainerRequest,
-        ExecRequest,
         PrepareRequest,
         Program,
-        Seccomp,
         Storage,
         UpdateTreeRequest,
     )
@@ -93,7 +92,7 @@ class Launcher:
             raise WrongState("there is no parked container without a root")
         spec = document(request.spec, "the container's specification")
         points = tuple(self._storages.mount(storage) for storage in request.storages)
-        seccomp, flags = _filter_of(request.seccomp)
+        seccomp, flags = filter_of(request.seccomp)
         kinds, process = namespaces(spec), spec.get("process")
         rooted = prepared.Root(
             tuple(s.encode() for s in request.storages), root_part(spec), points, kinds,
@@ -282,7 +281,7 @@ class Launcher:
         self, request: CreateContainerRequest, spec: Spec, container: Container,
         parked: prepared.Parked | None,
     ) -> Spec:  # fmt: skip
-        seccomp, flags = _filter_of(request.seccomp)
+        seccomp, flags = filter_of(request.seccomp)
         process: Spec = spec["process"]
         own_root = _own_root(request, spec)
         directory = self._directory(container.group)
@@ -334,7 +333,7 @@ class Launcher:
         return Process(self._loop, "", parked.pid, pipes, terminal=terminal, alone=True)
 
     def _fork_init(self, plan: Spec, container: Container) -> Process:
-        pipes, wanted = _pipes_for(plan), container.kinds
+        pipes, wanted = wires.Pipes.of(plan), container.kinds
         clock = plan["spec"]["linux"].get("timeOffsets") or {} if wanted.get("time") == "" else None
         pid_path = self.namespace_path("pid", wanted["pid"]) if wanted.get("pid") else ""
         if container.users is not None:
@@ -368,38 +367,6 @@ class Launcher:
         plan["nodes"] = own.nodes(entries, container.nodes)
         sources = [str(m["source"]) for m in spec.get("mounts") or [] if m.get("source")]
         users.let_through([spec["root"]["path"], *sources, *plan["nodes"]], self._run)
-
-    def exec(self, container: Container, request: ExecRequest) -> Process:
-        """Fork one more process of a running container."""
-        process = document(request.process, "the process")
-        if not isinstance(process.get("args"), list):
-            raise InvalidInput("process.args is missing")
-        seccomp, flags = _filter_of(request.seccomp)
-        plan: Spec = {
-            "process": process, "seccomp": seccomp, "seccomp_flags": flags, "init": False,
-            "streams": (request.stdin, request.stdout, request.stderr),
-            "cgroup": container.group.path,
-        }  # fmt: skip
-        pipes = _pipes_for(plan)
-        target = container.init.pid
-        pidfd = os.pidfd_open(target)
-        kinds = container.joined_kinds()
-        if container.users is not None:
-            container.users.own_streams(pipes.child_stdio)
-
-        def body() -> None:
-            child = Child(plan, pipes.child_go, pipes.child_report, pipes.child_stdio)
-            child.exec(pidfd, kinds)
-
-        def fork(keep: list[int]) -> int:
-            path = ns.path_of("pid", target) if "pid" in container.kinds else ""
-            return spawn.fork(0, body, pipes.child_report, [*keep, pidfd], pid_namespace=path)
-
-        try:
-            pid = self._fork(pipes, fork)
-        finally:
-            os.close(pidfd)
-        return self._process(request.exec_id, pid, pipes, plan, alone=False)
 
     @staticmethod
     def _fork(pipes: wires.Pipes, fork: Callable[[list[int]], int]) -> int:
@@ -463,21 +430,6 @@ def _limit_devices(
         os.close(devicefilter.attach(group.path, program))
     elif program != parked.devices:
         os.close(devicefilter.attach(group.path, program, parked.devices_fd))
-
-
-def _pipes_for(plan: Spec) -> wires.Pipes:
-    stdin, stdout, stderr = plan["streams"]
-    if plan["process"].get("terminal"):
-        stdin = stdout = stderr = False
-    return wires.Pipes(stdin, stdout, stderr)
-
-
-def _filter_of(seccomp: Seccomp | None) -> tuple[bytes, int]:
-    if seccomp is None:
-        return b"", 0
-    if len(seccomp.bpf) % 8 or not 0 < len(seccomp.bpf) <= 4096 * 8:
-        raise InvalidInput("the seccomp filter is malformed", why=f"{len(seccomp.bpf)} bytes")
-    return seccomp.bpf, seccomp.flags
 
 
 def _remove_group(group: Group) -> None:

@@ -62,7 +62,7 @@ class Loop:
         self._after = callback
 
     def at_last(self, callback: Callable[[], None]) -> None:
-        """Call this once, at the very end of this batch: what wakes another process."""
+        """Call this once, at the very end of this batch: what wakes or makes another process."""
         self._last.append(callback)
 
     def next_time(self, callback: Callable[[], None]) -> None:
@@ -88,6 +88,8 @@ class Loop:
             self._last = []
             for callback in due:
                 callback()
+            if due and self._after is not None:
+                self._after()  # what they had to say
 
     def _reap(self, _events: int) -> None:
         """Take the status of every child that ended; orphans are only taken note of."""

@@ -41,6 +41,13 @@ class Pipes:
             if fd >= 0:
                 os.set_blocking(fd, False)
 
+    @classmethod
+    def of(cls, plan: dict[str, Any]) -> Pipes:
+        """Those that a plan's process needs: of a terminal's streams, none."""
+        if plan["process"].get("terminal"):
+            return cls(False, False, False)
+        return cls(*plan["streams"])
+
     def child_ends(self) -> list[int]:
         """What the child must keep."""
         return [fd for fd in (self.child_go, self.child_report, *self.child_stdio) if fd >= 0]

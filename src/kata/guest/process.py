@@ -48,13 +48,13 @@ class Outcome:
 
 
 class Process:
-    """A process that was forked; ``ready``, ``started`` and ``exited`` tell how far it is."""
+    """A process, forked (or, with ``pid`` 0, soon to be); its outcomes tell how far it is."""
 
     def __init__(
         self, loop: Loop, exec_id: str, pid: int, pipes: wires.Pipes, *,
         terminal: bool, alone: bool,
     ) -> None:  # fmt: skip
-        self.exec_id, self.pid, self.terminal = exec_id, pid, terminal
+        self.exec_id, self.pid, self.terminal = exec_id, 0, terminal
         self.ready, self.started, self.exited = Outcome(), Outcome(), Outcome()
         self.streams: dict[int, Stream] = {}
         self._loop, self._pipes = loop, pipes
@@ -64,11 +64,28 @@ class Process:
         self._reports = wires.Reports()
         self._start_wanted = self._went = False
         self.oom_killed: Callable[[], bool] = lambda: False
-        loop.watch(pipes.report, EPOLLIN, self._reports_ready)
-        loop.on_exit(pid, self._ended)
+        if pid:
+            self.born(pid)
         if not terminal:
             self._attach_pipes()
         self._program = b""  # for a settled child, while it was not sent
+
+    def born(self, pid: int) -> None:
+        """It was forked, now or a while after it was asked for."""
+        self.pid = pid
+        self._loop.watch(self._pipes.report, EPOLLIN, self._reports_ready)
+        self._loop.on_exit(pid, self._ended)
+
+    def unborn(self, error: KataError) -> None:
+        """It could not be forked."""
+        self.close()
+        self._fail(error)
+        self.exited.settle(error)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was given up."""
+        return self._pipes.report < 0
 
     def watch_output(self) -> None:
         """Watch the output of a settled child, which has none yet."""
@@ -99,6 +116,8 @@ class Process:
         """Send a signal; raises ``NotFound`` if it ended."""
         if self.exited.value is not None:
             raise NotFound("the process has ended")
+        if not self.pid:
+            raise WrongState("the process is not there yet")
         os.kill(self.pid, number)
 
     def resize(self, rows: int, columns: int) -> None:

@@ -18,6 +18,7 @@ from kata.errors import (
     WrongState,
 )
 from kata.guest import inspect, modules
+from kata.guest.added import Adder
 from kata.guest.channel import Channel
 from kata.guest.launch import Launcher
 from kata.guest.loop import Loop
@@ -71,6 +72,7 @@ class Agent:
         self._launcher = Launcher(
             self.loop, place.run, place.cgroup, self._containers, self._move_network
         )
+        self._adder = Adder(self.loop)
         self._event_stream = 0
         self._early: dict[int, list[Data]] = {}  # sent on streams that wait to be opened
         self._events: list[bytes] = []
@@ -171,8 +173,8 @@ class Agent:
         if (request.method == "WriteInput") != (message.stream == STDIN):
             raise InvalidInput(f"stream {message.stream} goes the other way")
         process = self._container(message.container_id).process(message.exec_id)
-        if process.ready.value is None:
-            self._later(process.ready, request)
+        if process.ready.value is None and message.stream not in process.streams:
+            self._later(process.ready, request)  # a terminal is made by the process itself
             return
         stream = process.stream(message.stream)
         stream.open(self._channel, request.stream)
@@ -301,7 +303,7 @@ class Agent:
         """Start another process."""
         container = self._container(request.container_id)
         container.check_exec(identifier(request.exec_id, "exec id"))
-        process = self._launcher.exec(container, request)
+        process = self._adder.add(container, request)
         container.add(process)
         outcome = Outcome()
         process.started.then(

@@ -46,10 +46,10 @@ def fork(
     undo: list[tuple[str, int]] = []
     try:
         if pid_namespace:
-            undo.append(("pid", _own("pid")))
+            undo.append(("pid", own("pid")))
             ns.enter("pid", pid_namespace)
         if clock_offsets is not None:
-            undo.append(("time", _own("time")))
+            undo.append(("time", own("time")))
             ns.new_time(clock_offsets)
         pid = sc.clone(flags)
         if pid == 0:
@@ -59,6 +59,28 @@ def fork(
         for kind, fd in undo:
             sc.setns(fd, ns.KINDS[kind][0])
             os.close(fd)
+
+
+def fork_beside(
+    pidfd: int, group: str, body: Callable[[], None], report: int, keep: list[int], *,
+    home: int = -1,
+) -> int:  # fmt: skip
+    """A child born in a control group (its directory), beside the process behind ``pidfd``.
+
+    With ``home``, the agent's own pid namespace, it is in the pid namespace of that process.
+    """
+    directory = os.open(group, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if home >= 0:
+            sc.setns(pidfd, sc.CLONE_NEWPID)
+        pid = sc.clone(0, directory)
+        if pid == 0:
+            child.run(body, report, keep)
+        return pid
+    finally:
+        os.close(directory)
+        if home >= 0:
+            sc.setns(home, sc.CLONE_NEWPID)
 
 
 def fork_across(
@@ -99,5 +121,6 @@ def _cross(users: int, flags: int, made: child.Child, writer: int) -> None:
     made.create()
 
 
-def _own(kind: str) -> int:
+def own(kind: str) -> int:
+    """A descriptor of the namespace that children of ours are born in."""
     return os.open(ns.path_of(kind), os.O_RDONLY | os.O_CLOEXEC)

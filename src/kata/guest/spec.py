@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
+    from kata.wire.agent_api import Seccomp
+
     Spec: TypeAlias = dict[str, Any]
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -28,6 +30,15 @@ def document(text: bytes, what: str) -> Spec:
     if not isinstance(value, dict):
         raise InvalidInput(f"{what} is not a JSON object")
     return value
+
+
+def filter_of(seccomp: Seccomp | None) -> tuple[bytes, int]:
+    """A filter and its flags; empty if there is none. Raises ``InvalidInput``."""
+    if seccomp is None:
+        return b"", 0
+    if len(seccomp.bpf) % 8 or not 0 < len(seccomp.bpf) <= 4096 * 8:
+        raise InvalidInput("the seccomp filter is malformed", why=f"{len(seccomp.bpf)} bytes")
+    return seccomp.bpf, seccomp.flags
 
 
 def namespaces(spec: Spec) -> dict[str, str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from _collections import deque
-from fcntl import ioctl
+from fcntl import fcntl, ioctl
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
 from kata.errors import WrongState
 from kata.wire.agent_api import StreamResponse
-from kata.wire.flow import MAX_CHUNK, ReceiveWindow, SendWindow
-from kata.wire.ttrpc import Connection
+from kata.wire.flow import MAX_CHUNK, WINDOW, ReceiveWindow, SendWindow
+from kata.wire.ttrpc import HEADER, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kata.wire.ttrpc import Data
 
 _FIONREAD, _EIO = 0x541B, 5
+_F_SETPIPE_SZ = 1031  # fcntl(2)
+_PIECE = MAX_CHUNK - HEADER.size  # a frame of it is two writes of the most that a port takes
 _TERMINAL_REST = 64 << 10  # a terminal buffers less than this
 
 
@@ -148,7 +150,7 @@ class Output(Stream):
         self._resume()
 
     def _carry(self, channel: Channel) -> None:
-        wanted = min(self._window.available, MAX_CHUNK)
+        wanted = min(self._window.available, _PIECE)
         if self._left is not None:
             wanted = min(wanted, self._left)
         try:
@@ -181,6 +183,7 @@ class Input(Stream):
         self._window = ReceiveWindow()
         self._pending: deque[bytes] = deque()
         self._closing = False
+        self._wide = False
 
     def _begin(self) -> None:
         self._window = ReceiveWindow()
@@ -197,6 +200,15 @@ class Input(Stream):
             self._pending.append(data.payload)
         self._closing = self._closing or data.closed
         self._write()
+
+    def _widen(self) -> None:
+        """Let the pipe hold a whole window: more than it held was there to be written."""
+        if not self._wide and not self._terminal:
+            self._wide = True
+            try:
+                fcntl(self._fd, _F_SETPIPE_SZ, WINDOW)
+            except OSError:
+                pass  # it stays as it is: no more than the speed depends on it
 
     def _writable(self, events: int) -> None:
         if self._fd >= 0 and events & (EPOLLERR | EPOLLHUP):  # the reader went away
@@ -220,6 +232,7 @@ class Input(Stream):
                     channel.answer(Connection.data(self._number, grant))
         except BlockingIOError:
             self._pending.appendleft(data)
+            self._widen()
             self._loop.watch(self._fd, EPOLLOUT, self._writable)
             return
         except OSError:  # EPIPE, or EIO of a terminal: nobody reads any more

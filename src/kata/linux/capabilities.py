@@ -48,13 +48,15 @@ def limit_bounding(keep: int, present: int = EVERY) -> None:
 
     ``present`` is what may still be in it: the rest was dropped before.
     """
-    for number in range(len(NAMES)):
-        if (present & ~keep) >> number & 1:
-            try:
-                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-            except OSError as error:
-                if error.errno != 22:  # EINVAL: this kernel does not know it
-                    raise
+    left = present & ~keep & EVERY
+    while left:
+        number = left.bit_length() - 1
+        left ^= 1 << number
+        try:
+            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno != 22:  # EINVAL: this kernel does not know it
+                raise
 
 
 def ambient_of(masks: Mapping[str, int]) -> int:

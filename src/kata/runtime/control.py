@@ -198,12 +198,15 @@ class ControlServer:
 class ControlClient:
     """One connection to a supervisor."""
 
-    def __init__(self, sock: socket) -> None:
+    def __init__(self, sock: socket, sent: Sequence[str] = ()) -> None:
+        """``sent`` are the methods that were called on it already, in order."""
         self._sock = sock
         self._connection = Connection()
         self._methods: dict[int, str] = {}
         self._answers: dict[int, Response] = {}
         self.closed = False
+        for method in sent:
+            self._methods[self._connection.request(SERVICE, method, b"")[0]] = method
 
     def fileno(self) -> int:
         """The descriptor to poll for answers."""
@@ -228,6 +231,10 @@ class ControlClient:
             data = b""
         if not data:
             self.closed = True
+        self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received for us elsewhere."""
         for event in self._connection.receive(data):
             if isinstance(event, Response):
                 self._answers[event.stream] = event

@@ -148,7 +148,7 @@ class Connection:
         self._next_stream = 1
         self._max_message = max_message
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes | memoryview[int]) -> list[Event]:
         """Take bytes from the peer, give the events they complete.
 
         Raises ``ProtocolError`` for an oversized, unknown or malformed message, and for a

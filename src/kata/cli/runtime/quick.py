@@ -8,6 +8,7 @@ verbs' own modules before anything is done; a failed start takes its error along
 
 from __future__ import annotations
 
+import _signal
 import posix
 import sys
 from gc import disable
@@ -16,6 +17,7 @@ from kata.wire.quickjson import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
@@ -33,7 +35,7 @@ _PATIENCE_S, _STEP_S = 0.1, 0.0005  # for a supervisor that has announced the en
 _DONE = (b"", b"\n\0")  # an answer without payload: a status that says nothing, or none
 
 
-class _Plain(Exception):
+class Plain(Exception):
     """It is not: the verbs' own modules see to it; ``failure`` is what came of it already."""
 
     failure: KataError | None = None
@@ -46,7 +48,7 @@ def enter(argv: Sequence[str]) -> NoReturn:
     try:
         run(argv)
         posix._exit(0)
-    except _Plain as other:
+    except Plain as other:
         failure = other.failure
     except Exception:  # the verb's own module finds it again, and tells it
         pass
@@ -64,21 +66,21 @@ def run(argv: Sequence[str]) -> None:
             at, value = (at, value) if equals else (at + 1, argv[at + 1])
             root = value if name == "--root" else root
         elif argv[at] not in _FLAGS:
-            raise _Plain
+            raise Plain
         at += 1
     verb, *words = argv[at:]
     do = _VERBS.get(verb)
     if do is None:
-        raise _Plain
+        raise Plain
     if verb == "delete" and words[0] in ("--force", "-f"):
         del words[0]
     name = words[0]
     if name[0] in "-." or set(name) - _ALLOWED or len(name) > _LONGEST:
-        raise _Plain
-    do(_Found(root or _root(), name), *words[1:])
+        raise Plain
+    do(Found(root or state_root(), name), *words[1:])
 
 
-class _Found:
+class Found:
     """A container by its name: its state as it is on disk, and where that is."""
 
     def __init__(self, root: str, name: str) -> None:
@@ -105,7 +107,7 @@ class _Found:
         """Nothing but one of these is plain; who runs must have a supervisor."""
         status = self.state["status"]
         if status not in statuses or (status != "stopped" and not self.alive()):
-            raise _Plain
+            raise Plain
 
 
 class _View:
@@ -115,7 +117,7 @@ class _View:
         self.__dict__.update(state)
 
 
-def _state(found: _Found) -> None:
+def _state(found: Found) -> None:
     from kata.cli.runtime.state import document
     from kata.wire.quickjson import dumps
 
@@ -125,43 +127,48 @@ def _state(found: _Found) -> None:
     sys.stdout.flush()
 
 
-def _kill(found: _Found, signal: str = "TERM") -> None:
-    from kata.errors import InvalidInput
-    from kata.oci.signals import number
-
+def _kill(found: Found, signal: str = "TERM") -> None:
     found.settled("created", "running", "paused")
-    try:
-        given = number(signal)
-    except InvalidInput:
-        raise _Plain from None
-    _call(found, ("Signal", _text(1, found.id) + bytes((3 << 3, given))))
+    _call(found, ("Signal", text(1, found.id) + bytes((3 << 3, signal_of(signal)))))
 
 
-def _start(found: _Found) -> None:
+def signal_of(word: str) -> int:
+    """As ``oci.signals.number``, for numbers and plain names; raises ``Plain`` for the others."""
+    if word.isdecimal() and word.isascii():
+        number = int(word)
+    else:
+        name = word.upper().removeprefix("SIG")
+        number = getattr(_signal, f"SIG{name}", 0) if name.isalnum() else 0
+    if not 0 < number < _signal.NSIG:
+        raise Plain
+    return number
+
+
+def _start(found: Found) -> None:
     found.settled("created")
     if found.state["hooks"]:
-        raise _Plain
-    answer = _call(found, ("Start", _text(1, found.id)), again=False)
+        raise Plain
+    answer = _call(found, ("Start", text(1, found.id)), again=False)
     if answer:
         from kata.wire.ttrpc import Connection
 
-        other = _Plain()
+        other = Plain()
         [event] = Connection().receive(answer)
         other.failure = getattr(event, "error", None)
         raise other
 
 
-def _delete(found: _Found) -> None:
+def _delete(found: Found) -> None:
     state = found.state
     found.settled("stopped")
     if state["hooks"] or state["sandbox"] or not state["traces"]:
-        raise _Plain
+        raise Plain
     left = _PATIENCE_S
     while found.alive():
         from time import sleep
 
         if left <= 0:
-            raise _Plain
+            raise Plain
         sleep(_STEP_S)
         left -= _STEP_S
     for path in state["traces"]:  # its groups, and what its supervisor removed if all went well
@@ -170,7 +177,7 @@ def _delete(found: _Found) -> None:
         except FileNotFoundError:
             pass
         except OSError:
-            raise _Plain from None
+            raise Plain from None
     for file in posix.listdir(found.directory):
         posix.unlink(f"{found.directory}/{file}")
     posix.rmdir(found.directory)
@@ -180,16 +187,23 @@ def _delete(found: _Found) -> None:
 _VERBS = {"state": _state, "kill": _kill, "start": _start, "delete": _delete}
 
 
-def _call(found: _Found, call: Call, *, again: bool = True) -> bytes:
-    """Call the supervisor and wait: its answer, empty if it is that all went well.
-
-    With ``again`` a failure is left to the verb's own module, which gets the same by asking again.
-    """
+def dial(found: Found) -> socket:
+    """A connection to the supervisor."""
     from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
 
     place = posix.open(found.owner, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     sock.connect(f"/proc/self/fd/{place}/control.sock")
+    posix.close(place)
+    return sock
+
+
+def _call(found: Found, call: Call, *, again: bool = True) -> bytes:
+    """Call the supervisor and wait: its answer, empty if it is that all went well.
+
+    With ``again`` a failure is left to the verb's own module, which gets the same by asking again.
+    """
+    sock = dial(found)
     sock.sendall(framed(*call))
     answer = b""
     while len(answer) < 10 or len(answer) < 10 + int.from_bytes(answer[:4], "big"):
@@ -200,43 +214,45 @@ def _call(found: _Found, call: Call, *, again: bool = True) -> bytes:
     if answer[10:] in _DONE and answer:
         return b""
     if again:
-        raise _Plain
+        raise Plain
     return answer
 
 
-def framed(method: str, request: bytes) -> bytes:
-    """The first call on a connection, as ``wire.ttrpc`` frames it."""
-    body = _text(1, "kata.Control") + _text(2, method) + _text(3, request)
-    return len(body).to_bytes(4, "big") + b"\0\0\0\1\1\1" + body
+def framed(method: str, request: bytes, stream: int = 1) -> bytes:
+    """A call as ``wire.ttrpc`` frames it; the streams of those on a connection are 1, 3, ..."""
+    body = text(1, "kata.Control") + text(2, method) + text(3, request)
+    return len(body).to_bytes(4, "big") + stream.to_bytes(4, "big") + b"\1\1" + body
 
 
-def _text(number: int, value: str | bytes) -> bytes:
-    """A field of up to 127 bytes, as ``wire.protobuf`` encodes it."""
+def text(number: int, value: str | bytes) -> bytes:
+    """A field of bytes, as ``wire.protobuf`` encodes it."""
     data = value.encode() if isinstance(value, str) else value
-    if len(data) > 127:
-        raise ValueError(number)
-    return bytes((number << 3 | 2, len(data))) + data
+    head, size = [number << 3 | 2], len(data)
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    return bytes((*head, size)) + data
 
 
-def _root() -> str:
+def state_root() -> str:
     """The state root of the configuration, if that is as it was when it was kept."""
     from zlib import crc32
 
     path = posix.environ.get(b"KATA_CONFIG") or _CONFIGURATION
     if _is_there(path.rpartition(b"/")[0] + b"/config.d"):
-        raise _Plain
+        raise Plain
     if not _is_there(path):
         if path != _CONFIGURATION:
-            raise _Plain
+            raise Plain
         return _STATE_ROOT
     kept = f"{_STATE_ROOT}/cache/config-{crc32(path):08x}.json"
     owner = posix.stat(kept, follow_symlinks=False)
     if owner.st_uid or owner.st_mode & 0o177777 != 0o100600:
-        raise _Plain
+        raise Plain
     value, now = loads(_read(kept)), posix.stat(path)
     files = [[path.decode(), now.st_mtime_ns, now.st_size, now.st_dev, now.st_ino]]
     if value["key"][0] != files or now.st_mode & 0o002:
-        raise _Plain
+        raise Plain
     found: str = value["values"].get("runtime", {}).get("state_root", _STATE_ROOT)
     return found
 
@@ -256,5 +272,5 @@ def _read(path: str) -> bytes:
     finally:
         posix.close(fd)
     if len(data) == _MOST:
-        raise _Plain
+        raise Plain
     return data
