@@ -47,7 +47,9 @@ _REHEARSAL = "cache/rehearsal"  # the bundle, in the state root
 _BACKLOG = 128
 _MOST_REQUEST = 64 << 10  # bytes
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
-_QUIET_S = 1.0  # after one was taken, before another is made: whoever took it needs the processors
+# after one was taken, before another is made: whoever took it needs the processors
+_QUIET_S, _LONGEST_S = 1.0, 10.0
+_IDLE_SHARE, _LOOK_S = 0.25, 0.5  # of all processors, seen over so long
 _LATER_S = (1.0, 5.0, 30.0, 60.0)  # after so many failures in a row
 _AGAIN_S = 5.0  # how often it is looked whether settings or template changed
 _STARTING, _READY = "starting", "ready"
@@ -80,6 +82,7 @@ class Keeper:
             AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK
         )  # fmt: skip
         self._ending = False
+        self._busy_until, self._ticks = 0.0, processor_ticks()
         self._own = _namespaces("self")
 
     def run(self) -> None:
@@ -159,9 +162,18 @@ class Keeper:
         """Make one that is missing, if it is time; one at a time, for they would share the time."""
         if any(member.state == _STARTING for member in self._members):
             return
-        empty = not self._members and not self._failures
-        if len(self._members) < self._size and (empty or time.monotonic() >= self._not_before):
-            self._members.append(self._fork())
+        now = time.monotonic()
+        if len(self._members) < self._size and now >= self._not_before:
+            if now < self._busy_until and not self._idle():
+                self._not_before = now + _LOOK_S
+            else:
+                self._members.append(self._fork())
+
+    def _idle(self) -> bool:
+        """Whether processors had nothing to do since this was last asked."""
+        before, self._ticks = self._ticks, processor_ticks()
+        idle, every = (now - then for now, then in zip(self._ticks, before, strict=True))
+        return idle >= every * _IDLE_SHARE
 
     def _fork(self) -> _Member:
         ours, theirs = pair()
@@ -265,7 +277,9 @@ class Keeper:
             return
         send_with_fds(sock, str(found.pid).encode(), [found.sock.fileno()])
         self._drop(found)
-        self._not_before = time.monotonic() + _QUIET_S
+        now = time.monotonic()
+        self._not_before, self._busy_until = now + _QUIET_S, now + _LONGEST_S
+        self._ticks = processor_ticks()
 
     def _look_again(self) -> None:
         """Settings, guest image or template may be others now; members for the old ones go."""
@@ -283,6 +297,13 @@ class Keeper:
             self._print = fingerprint(config, launch)
             for member in list(self._members):
                 self._drop(member)
+
+
+def processor_ticks() -> tuple[int, int]:
+    """Idle time and all time of all processors, clock ticks since the start (proc_stat(5))."""
+    with open("/proc/stat", "rb") as file:
+        counts = [int(word) for word in file.readline().split()[1:9]]
+    return counts[3] + counts[4], sum(counts)
 
 
 def _load() -> None:
