@@ -15,7 +15,7 @@ import pytest
 from support import busybox, engines
 from support.host import lacks, need_root, need_tool
 from support.place import Place
-from support.pool import KATA, serving
+from support.pool import serving_in
 from support.vm import DATA, RESULTS, prepared, rootfs  # noqa: F401
 
 
@@ -66,14 +66,10 @@ def _ready(podman_engine, docker_engine):
 
 
 @pytest.fixture(scope="session")
-def pool(place: Place, prepared):  # noqa: F811 (asked for, not called)
-    """Ready sandboxes, from which our runtime then takes its own."""
-    size = int(os.environ.get("KATA_TEST_POOL") or 2)
-    log = f"{place.directory}/factory.log"
-    with serving(place.argv(KATA), place.env, size, log) as kept:
-        place.pooled = True
+def pool_for_all(place: Place, prepared):  # noqa: F811 (asked for, not called)
+    """A pool for every test, if KATA_TEST_POOL says how large: not what the suite is run with."""
+    with serving_in(place, int(os.environ["KATA_TEST_POOL"])) as kept:
         yield kept
-        place.pooled = False
 
 
 @pytest.fixture(params=engines.RUNTIMES)
@@ -84,7 +80,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
             lacks(f'"{engines.OUR_RUNTIME}"')
         request.getfixturevalue("prepared")
         if os.environ.get("KATA_TEST_POOL"):
-            request.getfixturevalue("pool")
+            request.getfixturevalue("pool_for_all")
     return request.param
 
 

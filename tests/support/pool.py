@@ -71,3 +71,12 @@ def serving(argv: list[str], env, size: int, log: str):
             process.kill()
             process.wait()
             raise
+
+
+@contextmanager
+def serving_in(place, size: int):
+    """A pool in a place of engines, for those in there."""
+    with serving(place.argv(KATA), place.env, size, f"{place.directory}/factory.log") as kept:
+        place.pooled = True
+        yield kept
+        place.pooled = False
