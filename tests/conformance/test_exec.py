@@ -266,6 +266,19 @@ def test_exec_terminal(host, suite):
     assert "got word" in seen
 
 
+def test_terminals_of_execs_are_given_back(host, suite):
+    """What ended holds no terminal."""
+    for _ in range(3):
+        with (
+            Console(suite.folder()) as console,
+            host.spawn(process("tty", terminal=True), "--console-socket", console.path) as added,
+        ):
+            console.accept()
+            seen = console.drain()
+            assert added.wait() == 0
+        assert "/dev/pts/0" in seen
+
+
 def test_exec_terminal_resizes(host, suite):
     """A later size arrives."""
     spec = process("sh", "-c", "read line; stty size", terminal=True)

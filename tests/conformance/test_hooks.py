@@ -105,6 +105,16 @@ def test_hooks_of_create(ran):
     assert ran[1]["created"] == ["prestart", "createRuntime", "createContainer"]
 
 
+def test_hooks_of_create_are_in_the_bundle(suite):
+    """A hook's relative paths begin where the configuration is."""
+    there = f"{suite.folder()}/there"
+    spec = config("true")
+    words = ["sh", "-c", f"cat >/dev/null; pwd >{there}"]
+    spec["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": words}]}
+    with suite.created(spec) as container, open(there, encoding="utf-8") as file:
+        assert file.read().strip() == os.path.realpath(container.bundle)
+
+
 def test_hooks_of_start(ran):
     """start runs startContainer before the program and poststart after it."""
     assert ran[1]["started"][3:] == ["startContainer", "poststart"]

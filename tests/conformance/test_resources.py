@@ -173,6 +173,16 @@ def test_update_of_the_processors(suite):
         assert container.sh("echo alive") == "alive\n"
 
 
+def test_processors_leave_nothing(suite):
+    """A group that an update brought goes with the container that ended by itself."""
+    with suite.running(limited("sleep", "100000")) as container:
+        container.runtime("update", "--cpuset-cpus", "0", container.id).ok()
+        assert on_host(container, "cpuset", "cpuset.cpus") == "0"
+        container.stopped()
+        container.delete().ok()
+        assert on_host(container, "cpuset", "cpuset.cpus") == ""
+
+
 def test_update_by_a_file(changing):
     """update --resources FILE, as Podman calls it."""
     path = f"{changing.bundle}/resources.json"

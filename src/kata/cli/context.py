@@ -25,6 +25,8 @@ def open_store(options: Options) -> Store:
     """The store of containers; raises ``HostError`` if we may not read it."""
     root = configuration(options).runtime.state_root
     if os.path.isdir(root) and not os.access(root, os.R_OK | os.W_OK | os.X_OK):
+        if os.geteuid() == 0:
+            Store(root).check_writable()
         raise HostError(
             f'cannot read the state directory "{root}"',
             why="permission denied",

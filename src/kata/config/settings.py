@@ -54,8 +54,10 @@ class Hypervisor(Group):
         1, "processors of a virtual machine", check=between(1, 240), annotation=LISTED
     )
     default_memory: int = integer(
-        512, "memory of a virtual machine, MiB", check=between(128, 1 << 20), annotation=LISTED
-    )
+        512,
+        "memory of a virtual machine, MiB; raised to the next of 256, 512, 1024, 2048, 4096, …",
+        check=between(128, 1 << 20), annotation=LISTED,
+    )  # fmt: skip
     kernel_params: str = text(
         "", "words added to the guest's kernel command line", check=ONE_LINE, annotation=LISTED
     )

@@ -146,10 +146,13 @@ class Process:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+        self._close_console()
+        self._end_reports()
+
+    def _close_console(self) -> None:
         if self._console >= 0:
             os.close(self._console)
             self._console = -1
-        self._end_reports()
 
     def _attach_pipes(self) -> None:
         taken, self._pipes.stdio = self._pipes.stdio, [-1, -1, -1]
@@ -254,6 +257,7 @@ class Process:
                 stream.close()
             elif not self._alone and isinstance(stream, Output):
                 stream.ending()
+        self._close_console()  # its size is nobody's any more; what it holds the streams have
         if isinstance(died, KataError):
             self.exited.settle(died)
             return

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 10.0
 _KILL = 9
+_ID_LENGTH = 64
 
 
 def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
@@ -72,7 +73,7 @@ def kill(store: Store, state: ContainerState, *, grace: float = 0.0) -> None:
             continue
         raise WrongState(
             f'the supervisor of container "{state.name}" does not end',
-            why=f"process {state.pid} still holds it",
+            why="held by process " + " ".join(map(str, _holders(_lock_of(store, state)))),
         )
 
 
@@ -87,7 +88,7 @@ def _gone_within(store: Store, state: ContainerState, seconds: float) -> bool:
 
 def _kill_supervisor(store: Store, state: ContainerState) -> None:
     """Kill whichever process holds the lock, by a pidfd checked after it was opened."""
-    path = f"{store.directory(state.id)}/lock"
+    path = _lock_of(store, state)
     for pid in _holders(path):
         try:
             pidfd = os.pidfd_open(pid)
@@ -102,6 +103,10 @@ def _kill_supervisor(store: Store, state: ContainerState) -> None:
             pass
         finally:
             os.close(pidfd)
+
+
+def _lock_of(store: Store, state: ContainerState) -> str:
+    return f"{store.directory(state.id)}/lock"
 
 
 def _holders(path: str) -> list[int]:
@@ -160,16 +165,25 @@ def collect(store: Store) -> list[str]:
 
 
 def _orphaned_groups(store: Store) -> list[str]:
-    """Control groups of sandboxes that are gone; those of other state roots may be alive."""
+    """Control groups of sandboxes that are gone; those of other state roots may be alive.
+
+    What somebody has entered meanwhile stays: nothing is killed for being where it is.
+    """
+    from kata.linux import cgroups
     from kata.resources.group import existing, names
 
     removed = []
-    for name in names():
+    for name in names() - set(store.ids()):
+        if not _is_id(name):
+            continue  # an engine gave it, and has it removed
         group = existing(name)
-        if name not in store.ids() and not group.populated():
-            group.remove()
+        if not group.populated() and not cgroups.remove(group.paths, wait_s=0):
             removed.append(f"control group {name[:12]}")
     return removed
+
+
+def _is_id(name: str) -> bool:
+    return len(name) == _ID_LENGTH and set(name) <= set("0123456789abcdef")
 
 
 def _free_uids(store: Store) -> list[str]:

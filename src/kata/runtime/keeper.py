@@ -28,7 +28,7 @@ from kata.runtime import ready
 from kata.runtime.control import Pinned, send_with_fds
 from kata.runtime.pool import LIST, TAKE, fingerprint, pair
 from kata.runtime.rehearsal import make_root
-from kata.runtime.store import POOL_SOCKET
+from kata.runtime.store import POOL_SOCKET, Store
 from kata.wire.quickjson import dumps
 
 TYPE_CHECKING = False
@@ -110,7 +110,12 @@ class Keeper:
             self._close()
 
     def _listen(self) -> None:
-        os.makedirs(f"{self._root}/{os.path.dirname(_LOCK)}", mode=0o700, exist_ok=True)
+        store = Store(self._root)
+        store.check_writable()
+        try:
+            os.makedirs(f"{self._root}/{os.path.dirname(_LOCK)}", mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise store.unwritable(error.strerror or str(error)) from None
         self._lock = os.open(f"{self._root}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

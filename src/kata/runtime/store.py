@@ -98,11 +98,12 @@ class Store:
         while not os.path.lexists(path):
             path = os.path.dirname(path) or "/"
         if not os.path.isdir(path):
-            raise self._unwritable(f'"{path}" is not a directory')
+            raise self.unwritable(f'"{path}" is not a directory')
         if not os.access(path, os.W_OK | os.X_OK):
-            raise self._unwritable(f'"{path}" cannot be written')
+            raise self.unwritable(f'"{path}" cannot be written')
 
-    def _unwritable(self, why: str) -> HostError:
+    def unwritable(self, why: str) -> HostError:
+        """The error for a root that nothing can be written to."""
         return HostError(
             f'cannot write to the state directory "{self.root}"', why=why,
             hint="run as root, free some space, or choose another with --root",
@@ -126,7 +127,7 @@ class Store:
         except OSError as error:
             if taken:
                 self.forget(state)
-            raise self._unwritable(error.strerror or str(error)) from None
+            raise self.unwritable(error.strerror or str(error)) from None
         assert lock is not None
         return lock
 

@@ -275,11 +275,21 @@ class Supervisor:
         with self._promising:
             if memory_limit(resources):
                 self._make_room(life, memory_limit(resources))
-            guests = share(life, resources, self._sandbox, first=life is self._first)
+            try:
+                guests = share(life, resources, self._sandbox, first=life is self._first)
+            finally:
+                self._note_traces()
             container.update(quickjson.dumps(guests).encode())
             if "limit" in (resources.get("memory") or {}):
                 life.memory_limit = memory_limit(resources)
         return Empty()
+
+    def _note_traces(self) -> None:
+        """A change may have brought groups of further kinds, which go with the container."""
+        known = self._first.state.traces
+        traces = tuple(dict.fromkeys((*known, *self._sandbox.traces)))
+        if known and traces != known:
+            self._first.change(traces=traces)
 
     def _make_room(self, wanting: Lifetime, limit: int) -> None:
         """Have memory for ``limit`` beside the limits of the others. Called with ``_promising``."""

@@ -332,9 +332,16 @@ class _Creation:
 
         assert self._standin is not None
         text = state_document(self._state, pid=self._standin.pid)
-        for kind in ("prestart", "createRuntime"):
-            run_all(kind, self._hooks.get(kind) or (), text)
-        run_all("createContainer", self._hooks.get("createContainer") or (), text, network=network)
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chdir(self._state.bundle)  # where runc's are
+        try:
+            for kind in ("prestart", "createRuntime"):
+                run_all(kind, self._hooks.get(kind) or (), text)
+            last = self._hooks.get("createContainer") or ()
+            run_all("createContainer", last, text, network=network)
+        finally:
+            os.fchdir(here)
+            os.close(here)
 
     def _ask(self, client: ControlClient, streams: dict[int, int] | None) -> None:
         """Let the supervisor make the container in the guest."""
