@@ -36,6 +36,7 @@ def _serve(options: Options) -> int:
     from kata.runtime import adoption
     from kata.runtime.keeper import Keeper
     from kata.shim import adoption as shims
+    from kata.shim import supervisor as _for_members  # noqa: F401 (in memory once)
 
     def decide() -> tuple[Config, Launch]:
         from kata.oci.pods import sizing
