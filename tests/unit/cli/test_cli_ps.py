@@ -130,5 +130,16 @@ def test_verbs_over_containers_that_ended(tmp_path, capsys):
 def test_a_state_directory_that_may_not_be_read(tmp_path, capsys, monkeypatch):
     """Who may not look is told so, not shown an empty list."""
     monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert main(["--root", str(tmp_path), "ps"]) == 1
     assert "permission denied" in capsys.readouterr().err
+
+
+def test_a_state_directory_that_root_cannot_write(tmp_path, capsys, monkeypatch):
+    """Root is not told to become root."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert main(["--root", str(tmp_path), "ps"]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert "sudo" not in told
