@@ -412,6 +412,18 @@ def _inode(path: str) -> int:
         return 0
 
 
+def tell_guest(sandbox: Sandbox) -> None:
+    """Make the guest itself, before there is a container. Raises as ``Sandbox.check_guest``."""
+    client = sandbox.client
+    client.cork()
+    configured = sandbox.configure()
+    told = sandbox.tell_network()
+    client.uncork()
+    sandbox.check_guest(configured)
+    if told is not None:
+        told.result(sandbox.create_timeout)
+
+
 def _warn(error: KataError) -> None:
     """What could not be done about a change of the network; into the supervisor's log."""
     os.write(2, f"network: {error}\n".encode())

@@ -16,6 +16,7 @@ from kata.oci.defaults import ContainerRequest, ProcessRequest, container_spec
 from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.container import Container
 from kata.runtime.control_api import ExecRequest
+from kata.runtime.pod import tell_guest
 from kata.runtime.seccomp import container_filter
 from kata.runtime.store import ContainerState
 from kata.storage.plan import Directory
@@ -99,14 +100,8 @@ def rehearse(sandbox: Sandbox, bundle: str, scratch: str, data_root: str) -> Non
 
     ``bundle`` is ``make_root``'s; ``scratch`` a directory that only this sandbox ever sees.
     """
-    client = sandbox.connect()
-    client.cork()
-    configured = sandbox.configure()
-    told = sandbox.tell_network()
-    client.uncork()
-    sandbox.check_guest(configured)
-    if told is not None:
-        told.result(sandbox.create_timeout)
+    sandbox.connect()
+    tell_guest(sandbox)
     sandbox.keep_ready()
     for number in range(_TIMES):
         _run(sandbox, _workload(f"rehearsal-{number}", bundle, scratch, data_root))

@@ -19,7 +19,7 @@ from kata.linux.title import set_title
 from kata.runtime.cleanup import remove_groups
 from kata.runtime.container import Container
 from kata.runtime.lifetime import Event, note
-from kata.runtime.pod import PodSupervisor
+from kata.runtime.pod import PodSupervisor, tell_guest
 from kata.shim import address as addresses
 from kata.shim import leftovers
 from kata.shim.order import PROGRAM
@@ -201,7 +201,7 @@ class ShimSupervisor(PodSupervisor):
         sandbox, life = self._sandbox, self._first
         self._control.listen(self._store.directory(life.state.id))
         sandbox.connect()
-        self._tell_guest()
+        tell_guest(sandbox)  # while containerd still prepares the first container
         if self._arrived is not None:
             self._hold()
         else:
@@ -244,17 +244,6 @@ class ShimSupervisor(PodSupervisor):
         client.uncork()
         created.result(sandbox.create_timeout)
         self._made(life, container, request.pid)
-
-    def _tell_guest(self) -> None:
-        """Make the guest itself, while containerd still prepares the first container."""
-        sandbox, client = self._sandbox, self._sandbox.client
-        client.cork()
-        configured = sandbox.configure()
-        told = sandbox.tell_network()
-        client.uncork()
-        sandbox.check_guest(configured)
-        if told is not None:
-            told.result(sandbox.create_timeout)
 
     def _listen_to_guest(self) -> None:
         """Events of the guest: out of memory."""
