@@ -92,14 +92,24 @@ def kept(containerd, request: pytest.FixtureRequest, failed):
         new.clear()
         found = containerd.held() - before
         new.update(line for line in found if not line.startswith(allowed))
+        if containerd.process and any("snapshotter" in line for line in new):
+            containerd.collect()
         return not new
 
     try:
-        until(gone, 40)  # containerd collects snapshots the less often the slower it does so
+        until(gone, 40)
     except AssertionError:
         if not failed():
             _keep_log(containerd.log, start, request.node.name)
-            pytest.fail("left in the place:\n  " + "\n  ".join(sorted(new)), pytrace=False)
+            said = [line for line in _since(containerd.log, start) if "level=info" not in line]
+            text = "\n  ".join([*sorted(new), "the daemon said:", *said[-20:]])
+            pytest.fail(f"left in the place:\n  {text}", pytrace=False)
+
+
+def _since(log: str, start: int) -> list[str]:
+    with open(log, encoding="utf-8", errors="replace") as file:
+        file.seek(start)
+        return file.read().splitlines()
 
 
 def _keep_log(log: str, start: int, name: str) -> None:

@@ -104,7 +104,7 @@ def _used(whole: engines.Engine, runtime: str, request: pytest.FixtureRequest, f
         return not new
 
     try:
-        engine.until(gone, timeout=5)
+        engine.until(gone, timeout=20)
     except AssertionError:
         if not failed():
             pytest.fail("left in the place:\n  " + "\n  ".join(sorted(new)), pytrace=False)

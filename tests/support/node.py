@@ -139,6 +139,21 @@ class Containerd:
             self.place.run(*argv)
         self.place.run(*argv, "--snapshotter", "native")
 
+    def collect(self) -> None:
+        """Have it collect its garbage now: by itself it rests 50 times as long as that takes.
+
+        It looks at the directories of a snapshotter only if a snapshot went since the last time:
+        one goes here, so that a directory that could not be removed then is removed now.
+        """
+        for snapshotter in ("overlayfs", "native"):
+            self._ctr("snapshots", "--snapshotter", snapshotter, "prepare", "collect")
+            self._ctr("snapshots", "--snapshotter", snapshotter, "remove", "collect")
+        self._ctr("leases", "create", "--id", "collect")
+        self._ctr("leases", "delete", "--sync", "collect")
+
+    def _ctr(self, *arguments: str) -> None:
+        self.place.run("/usr/bin/ctr", "-n", NAMESPACE, *arguments, check=False)
+
     def held(self) -> set[str]:
         """What stands in the place that a container may have brought."""
         script = f"ls -d {' '.join(KEPT)} 2>/dev/null | grep -v /run/kata/cache/"
