@@ -6,7 +6,7 @@ import os
 import sys
 from fcntl import ioctl
 
-from kata.guest import boot
+from kata.guest import boot, scheduling
 from kata.guest.server import Agent
 from kata.linux import syscalls
 
@@ -23,7 +23,7 @@ def main() -> None:
         debug = boot.parameters().get("log") == "debug"
         port = boot.open_port()
         boot.steady_heap()
-        boot.give_way()
+        scheduling.give_way()
         agent = Agent()
         agent.machine.open_files()
         if debug:

@@ -112,17 +112,6 @@ def steady_heap() -> None:
     bytes(1 << 20)
 
 
-def give_way() -> None:
-    """Let a wake-up of the agent interrupt no process that runs: sched(7), SCHED_BATCH.
-
-    What a short process does (it runs its program, writes, ends) is then seen to at once and
-    answered by one write, with two changes of the address space instead of eight: each empties
-    the emulator's translations of addresses. A processor that is idle is had at once all the
-    same, a busy one at its next tick. ``child.run`` undoes it for whatever is forked.
-    """
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
 def log(text: str) -> None:
     """One line on the console."""
     os.write(2, f"kata-agent: {text}\n".encode("utf-8", "replace"))

@@ -238,7 +238,7 @@ class Child:
             small_init(self._report, self._terminal)
         self._confinement.filter()
         if not path:
-            execute_named(args[0], args, env)
+            execute_named(args[0], args, env, env)
         execute(path, args, env)
 
     def _hooks(self) -> tuple[Any, Any] | None:

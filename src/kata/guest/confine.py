@@ -217,14 +217,21 @@ def execute(
         raise CommandNotExecutable(message) from None
 
 
-def execute_named(name: str, args: list[str], env: dict[str, str]) -> None:
-    """``find_program`` and ``execute`` in one: nothing is looked at before it is executed."""
+def execute_named(
+    name: str, args: list[str] | list[bytes], env: dict[str, str] | dict[bytes, bytes],
+    paths: dict[str, str],
+) -> None:  # fmt: skip
+    """``find_program`` and ``execute`` in one, of ``paths`` only its ``PATH`` is read.
+
+    One look says of a candidate whether it is worth a try; only why none is, is looked up.
+    """
     if "/" in name:
         execute(name, args, env)
-    for path in _candidates(name, env):
-        try:
-            os.execve(path, args, env)
-        except OSError:
-            if _is_executable(path):
-                execute(path, args, env)
-    raise _not_in_path(name)
+    for path in _candidates(name, paths):
+        if os.access(path, os.X_OK, effective_ids=True):  # in one system call, faccessat2(2)
+            try:
+                os.execve(path, args, env)
+            except OSError:
+                if _is_executable(path):
+                    execute(path, args, env)
+    execute(find_program(name, paths), args, env)

@@ -117,7 +117,7 @@ class Launcher:
             if rooted.settled:
                 pid, pipes = parked.pid, parked.pipes
                 process = Process(self._loop, "", pid, pipes, terminal=False, alone=True)
-                process.watch_output()
+                process.settled()
                 self._settled = process
 
         self._await(parked, prepared.ROOTED, outcome, made)
@@ -189,7 +189,9 @@ class Launcher:
         for fd, file in zip(files.fds, request.files, strict=True):
             os.pwrite(fd, file.content, 0)
         told = settled.told(program.args, program.env, stdin=request.stdin)
-        process.begin(wires.packed(told), stdin=request.stdin)
+        process.begin(
+            wires.packed(told), stdin=request.stdin, unhurried=program.unhurried
+        )  # fmt: skip
         container.init = process
         return container
 

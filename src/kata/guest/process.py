@@ -8,6 +8,7 @@ from select import EPOLLIN
 
 from kata.errors import GuestError, KataError, NotFound, WrongState
 from kata.guest import pipes as wires
+from kata.guest import scheduling
 from kata.guest.streams import Input, Output
 from kata.linux import syscalls, tty
 from kata.wire.agent_api import STDERR, STDIN, STDOUT, Empty, PidResponse, WaitResponse
@@ -69,6 +70,7 @@ class Process:
         if not terminal:
             self._attach_pipes()
         self._program = b""  # for a settled child, while it was not sent
+        self.unhurried = False
 
     def born(self, pid: int) -> None:
         """It was forked, now or a while after it was asked for."""
@@ -87,17 +89,23 @@ class Process:
         """Whether it was given up."""
         return self._pipes.report < 0
 
-    def watch_output(self) -> None:
-        """Watch the output of a settled child, which has none yet."""
-        for stream in self.streams.values():
-            if isinstance(stream, Output):
-                stream.watch()
+    def settled(self) -> None:
+        """Prepare for the program of a settled child: its first output is what is waited for."""
+        for stream in self._outputs():
+            stream.watch()
+        scheduling.come_first()
 
-    def begin(self, program: bytes, *, stdin: bool) -> None:
+    def _outputs(self) -> list[Output]:
+        return [stream for stream in self.streams.values() if isinstance(stream, Output)]
+
+    def begin(self, program: bytes, *, stdin: bool, unhurried: bool) -> None:
         """Tell a settled child its program, at the end of the batch: with the start, if it comes.
 
-        An input that is not wanted is kept, for it takes time to close.
+        An input that is not wanted is kept, for it takes time to close. ``unhurried``: whether the
+        program runs is not looked at before it has written something or ended, or ``look`` is
+        called: to be woken by its execution would be in its way.
         """
+        self.unhurried = unhurried
         if not stdin:
             self._kept = self.streams.pop(STDIN)
         self._program = program
@@ -184,7 +192,27 @@ class Process:
 
     def _send_program(self) -> None:
         program, self._program = self._program, b""
+        if self.unhurried and self._went:
+            self._loop.forget(self._pipes.report)
+            for stream in self._outputs():
+                stream.on_first = self._has_written
+        else:
+            self.look()
         self._send(program)
+
+    def _has_written(self) -> None:
+        """That is sent first."""
+        for stream in self._outputs():
+            stream.on_first = None
+        self._loop.at_last(self.look)
+
+    def look(self) -> None:
+        """Take note of its reports, from now on at once, and come first no more."""
+        self.unhurried = False
+        scheduling.give_way()
+        if self._pipes.report >= 0:
+            self._loop.watch(self._pipes.report, EPOLLIN, self._reports_ready)
+            self._read_reports()
 
     def _send(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kata.guest.container import Container
+    from kata.guest.process import Process
     from kata.wire.protobuf import Message
     from kata.wire.ttrpc import Event
 
 _MAX_EVENTS_WAITING = 256
 # requests that make sense, or are answered in their own way, while a container is being made
-_AT_ONCE = frozenset(("CreateContainer", "StartContainer", "Wait", "Delete"))
+_AT_ONCE = frozenset(("CreateContainer", "StartContainer", "AwaitStart", "Wait", "Delete"))
 
 
 @record
@@ -129,10 +130,7 @@ class Agent:
 
     def _dispatch(self, request: Request, message: Any) -> None:
         container = self._containers.get(getattr(message, "container_id", ""))
-        if (
-            container is not None and request.method not in _AT_ONCE
-            and container.init.ready.value is None
-        ):  # fmt: skip
+        if container is not None and _too_early(request, message, container.init):
             self._later(container.init.ready, request)
             return
         if request.method in api.STREAMING:
@@ -299,6 +297,12 @@ class Agent:
         self._network.settle()
         return self._container(request.container_id).init.start()
 
+    def await_start(self, request: api.ContainerRequest) -> Outcome:
+        """When the first process runs; what was in no hurry to say so says it now."""
+        process = self._container(request.container_id).init
+        process.look()
+        return process.started
+
     def exec(self, request: api.ExecRequest) -> Outcome:
         """Start another process."""
         container = self._container(request.container_id)
@@ -396,10 +400,21 @@ class Agent:
             self._launcher.destroy(container)
 
 
+def _too_early(request: Request, message: Any, process: Process) -> bool:
+    """Whether a request has to wait until the first process is ready for its program.
+
+    The streams of one that is not looked at for a while are there already.
+    """
+    if request.method in _AT_ONCE or process.ready.value is not None:
+        return False
+    early = process.unhurried and request.method in api.STREAMING
+    return not (early and not message.exec_id)
+
+
 _HANDLERS: dict[str, Callable[[Agent, Any], Message | Outcome]] = {
     "Configure": Agent.configure, "Prepare": Agent.prepare, "SetClock": Agent.set_clock,
-    "CreateContainer": Agent.create, "StartContainer": Agent.start, "Exec": Agent.exec,
-    "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,
+    "CreateContainer": Agent.create, "StartContainer": Agent.start,
+    "AwaitStart": Agent.await_start, "Exec": Agent.exec, "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,
     "ListProcesses": Agent.list_processes, "Stats": Agent.stats, "Update": Agent.update,
     "Pause": Agent.pause, "Resume": Agent.resume, "Delete": Agent.delete,
     "UpdateTree": Agent.update_tree, "UpdateNetwork": Agent.update_network,

@@ -11,7 +11,7 @@ import os
 from kata.errors import KataError
 from kata.guest import pipes, readahead
 from kata.guest.child import INIT_FAILED, Child
-from kata.guest.confine import execute, find_program, home_of
+from kata.guest.confine import execute, execute_named, find_program, home_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,16 +56,17 @@ class Settled(Child):
         env.setdefault(b"HOME", self._home)
         if program[0]:
             os.dup2(self._stdin, 0)
-        path = os.fsdecode(args[0])
-        if not let_go or "/" not in path:  # else the execution itself finds it, or says why not
-            paths = env.get(b"PATH")
-            path = find_program(path, {} if paths is None else {"PATH": os.fsdecode(paths)})
-        if not let_go:
-            pipes.report(self._report, pipes.READY)
-            if not os.read(self._go, 1):
-                os._exit(INIT_FAILED)
+        name, path = os.fsdecode(args[0]), env.get(b"PATH")
+        paths = {} if path is None else {"PATH": os.fsdecode(path)}
+        if let_go:  # the execution itself finds it, or says why not
+            self._confinement.filter()
+            execute_named(name, args, env, paths)
+        found = find_program(name, paths)
+        pipes.report(self._report, pipes.READY)
+        if not os.read(self._go, 1):
+            os._exit(INIT_FAILED)
         self._confinement.filter()
-        execute(path, args, env)
+        execute(found, args, env)
         raise AssertionError
 
 

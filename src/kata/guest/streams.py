@@ -18,6 +18,8 @@ from kata.wire.ttrpc import HEADER, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata.guest.channel import Channel
     from kata.guest.loop import Loop
     from kata.wire.ttrpc import Data
@@ -87,6 +89,7 @@ class Output(Stream):
         self._terminal = terminal
         self._window = SendWindow()
         self._left: int | None = None  # bytes to deliver until the end, once that is known
+        self.on_first: Callable[[], None] | None = None  # called when something was read
         self._queued = False
 
     def watch(self) -> None:
@@ -169,6 +172,8 @@ class Output(Stream):
         self._window.take(len(data))
         self._count += len(data)
         channel.data(Connection.data(self._number, data))
+        if self.on_first is not None:
+            self.on_first()
         if self._left is not None:
             self._left -= len(data)
             self._resume()

@@ -93,6 +93,10 @@ class Container:
         """Let the first process run; the pending answer."""
         return self._client.start("StartContainer", ContainerRequest(container_id=self.id))
 
+    def await_start(self) -> None:
+        """Have the agent look whether the first process runs, if it was in no hurry to."""
+        self._client.start("AwaitStart", ContainerRequest(container_id=self.id))
+
     def attach(
         self,
         process: Process,

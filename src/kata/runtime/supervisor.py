@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kata.wire.protobuf import Message
 
 _LAST_ANSWERS_S = 5.0
+_FIRST_OUTPUT_S = 0.1  # longer than most programs take to it, also under emulation
 
 
 class Supervisor:
@@ -329,6 +330,9 @@ class RunSupervisor(Supervisor):
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""
         life, sandbox = self._first, self._sandbox
         plan = sandbox.prepare()
+        unhurried = plan.program is not None and bool(fds)
+        if plan.program is not None:
+            plan.program.unhurried = unhurried  # nobody is attached: it is waited for that it runs
         directory = self._store.directory(life.state.id)
         self._control.listen(directory)
         if self._workload.logged:
@@ -347,6 +351,8 @@ class RunSupervisor(Supervisor):
         sandbox.wait_ready()
         sandbox.check_guest(configured)
         self._marks.mark("agent")
+        if unhurried and not created.ends_within(_FIRST_OUTPUT_S):
+            container.await_start()
         created.result(sandbox.create_timeout)
         started.result(sandbox.create_timeout)
         self._marks.mark("started")

@@ -149,12 +149,14 @@ class File(Message):
 class Program(Message):
     """What a settled container runs: arguments and environment, each ended by a zero byte.
 
-    ``resources`` is OCI's linux.resources (JSON), or empty.
+    ``resources`` is OCI's linux.resources (JSON), or empty. ``unhurried``: who asked waits for
+    what the program writes, and for the news that it runs only with that or by ``AwaitStart``.
     """
 
     args: bytes = bytes_(1)
     env: bytes = bytes_(2)
     resources: bytes = bytes_(3)
+    unhurried: bool = boolean(4)
 
 
 class CreateContainerRequest(Message):
@@ -390,6 +392,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "SetClock": (SetClockRequest, ClockResponse),
     "CreateContainer": (CreateContainerRequest, PidResponse),
     "StartContainer": (ContainerRequest, Empty),
+    "AwaitStart": (ContainerRequest, Empty),
     "Exec": (ExecRequest, PidResponse),
     "Signal": (SignalRequest, Empty),
     "Wait": (ProcessRequest, WaitResponse),

@@ -20,14 +20,14 @@ FACTS = (
 )
 
 
-def asked(*words: str, **more) -> api.CreateContainerRequest:
+def asked(*words: str, unhurried=False, path="/bin", **more) -> api.CreateContainerRequest:
     """What is sent of a container that is settled."""
-    env = b"PATH=/bin\0A=b=c\0"
+    env = f"PATH={path}\0A=b=c\0".encode()
     args = b"".join(word.encode() + b"\0" for word in words)
     files = [api.File(path=p, content=c) for p, c in zip(FILES, CONTENTS, strict=True)]
     wanted = {"stdin": False, "stdout": True, "stderr": True, "files": files} | more
     return api.CreateContainerRequest(
-        container_id="run", program=api.Program(args=args, env=env), **wanted
+        container_id="run", program=api.Program(args=args, env=env, unhurried=unhurried), **wanted
     )
 
 
@@ -144,3 +144,121 @@ def test_only_what_was_settled_runs(guest):
     assert guest.run(spec=other)[0] == b"7\n"
     with pytest.raises(errors.WrongState):
         guest.call("CreateContainer", asked("true"))
+
+
+class Unhurried:
+    """A settled container that is in no hurry to say that it runs, asked for in one write."""
+
+    def __init__(self, guest, *words: str, **more) -> None:
+        self._guest, client = guest, guest.client
+        one = api.ContainerRequest(container_id="run")
+        client.cork()
+        self.created = client.start("CreateContainer", asked(*words, unhurried=True, **more))
+        self.ended = client.start("Wait", api.ProcessRequest(container_id="run"))
+        self.started = client.start("StartContainer", one)
+        self.output = guest.output("run")
+        client.uncork()
+
+    def await_start(self):
+        """Have it say whether it runs."""
+        return self._guest.call("AwaitStart", api.ContainerRequest(container_id="run"), 10)
+
+
+def test_output_comes_before_the_news_of_the_start(guest):
+    """What an unhurried program writes makes the news of its start come; it goes on meanwhile."""
+    settle(guest, guest.spec("true"))
+    run = Unhurried(guest, "sh", "-c", "cat; echo out; cat", stdin=True)
+    assert not run.created.ends_within(0.3)
+    guest.input("run", b"in\n")
+    assert run.output.read() == b"in\n"
+    run.output.consumed(3)
+    assert run.created.result(10).pid > 0
+    run.started.result(10)
+    assert run.output.read() == b"out\n"
+    assert run.ended.result(10).exit_code == 0
+    guest.delete("run")
+
+
+def test_a_silent_program_says_that_it_runs_when_asked(guest):
+    """Not before, and then at once; and it answers other calls from then on."""
+    settle(guest, guest.spec("true"))
+    run = Unhurried(guest, "sleep", "100")
+    assert not run.created.ends_within(0.3)
+    run.await_start()
+    assert run.created.result(10).pid > 0
+    run.started.result(10)
+    one = api.ContainerRequest(container_id="run")
+    assert "sleep" in str(guest.call("ListProcesses", one))
+    guest.call("Signal", api.SignalRequest(container_id="run", signal=9))
+    assert run.ended.result(10).exit_code == 137
+    guest.delete("run")
+
+
+def test_asked_together_with_the_rest_it_is_not_forgotten(guest):
+    """The question may come in the same write: then it is as if nothing was unhurried."""
+    settle(guest, guest.spec("true"))
+    guest.client.cork()
+    run = Unhurried(guest, "sleep", "100")
+    asking = guest.client.start("AwaitStart", api.ContainerRequest(container_id="run"))
+    guest.client.uncork()
+    for call in (asking, run.created, run.started):
+        call.result(10)
+    guest.delete("run", force=True)
+
+
+def test_a_silent_end_and_a_failure_are_told_at_once(guest):
+    """Nobody has to ask for these."""
+    settle(guest, guest.spec("true"))
+    run = Unhurried(guest, "sh", "-c", "exit 3")
+    assert run.ended.result(10).exit_code == 3
+    run.created.result(10)
+    run.started.result(10)
+    assert run.output.read() == b""
+    guest.delete("run")
+    settle(guest, guest.spec("true"))
+    run = Unhurried(guest, "nosuch")
+    for call in (run.created, run.started):
+        with pytest.raises(errors.CommandNotFound, match="nosuch"):
+            call.result(10)
+    assert guest.run("echo", "on")[0] == b"on\n"
+
+
+def script(path: str, text: str, mode: int = 0o755) -> None:
+    """A file in a container's root."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, mode)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_first_that_can_be_executed_is(guest, at_once):
+    """Of the places in PATH: what is no program there is passed over, what is a broken one not."""
+    root = guest.root()
+    for name in ("plain", "directory", "here", "there"):
+        os.makedirs(f"{root}/{name}")
+    script(f"{root}/plain/say", "#!/bin/sh\necho plain\n", 0o644)
+    os.mkdir(f"{root}/directory/say")
+    script(f"{root}/here/say", '#!/bin/sh\necho here "$0"\n')
+    script(f"{root}/there/say", "#!/bin/sh\necho there\n")
+    script(f"{root}/broken/say", "#!/no/interpreter\n")
+    os.symlink("nowhere", f"{root}/bin/say")
+
+    def said(path: str) -> tuple[bytes, int]:
+        settle(guest, guest.spec("true", rootfs=root))
+        request = asked("say", path=path)
+        if not at_once:
+            return run(guest, request)
+        asking = Unhurried(guest, "say", path=path)
+        asking.created.result(10)
+        found = asking.output.read(), asking.ended.result(10).exit_code
+        guest.delete("run")
+        return found
+
+    assert said("/none:/bin:/plain:/directory:/here:/there") == (b"here /here/say\n", 0)
+    with pytest.raises(errors.CommandNotFound, match="/broken/say: no such file"):
+        said("/broken:/there")
+    if not at_once:  # it was made, and only its start failed
+        guest.delete("run")
+    with pytest.raises(errors.CommandNotFound, match=r"not found in \$PATH"):
+        said("/none:/plain")
