@@ -414,9 +414,9 @@ def _too_early(request: Request, message: Any, process: Process) -> bool:
 _HANDLERS: dict[str, Callable[[Agent, Any], Message | Outcome]] = {
     "Configure": Agent.configure, "Prepare": Agent.prepare, "SetClock": Agent.set_clock,
     "CreateContainer": Agent.create, "StartContainer": Agent.start,
-    "AwaitStart": Agent.await_start, "Exec": Agent.exec, "Signal": Agent.signal, "Wait": Agent.wait, "Resize": Agent.resize,
-    "ListProcesses": Agent.list_processes, "Stats": Agent.stats, "Update": Agent.update,
-    "Pause": Agent.pause, "Resume": Agent.resume, "Delete": Agent.delete,
+    "AwaitStart": Agent.await_start, "Exec": Agent.exec, "Signal": Agent.signal, "Wait": Agent.wait,
+    "Resize": Agent.resize, "ListProcesses": Agent.list_processes, "Stats": Agent.stats,
+    "Update": Agent.update, "Pause": Agent.pause, "Resume": Agent.resume, "Delete": Agent.delete,
     "UpdateTree": Agent.update_tree, "UpdateNetwork": Agent.update_network,
     "Shutdown": Agent.shutdown,
 }  # fmt: skip
