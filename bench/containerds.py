@@ -165,9 +165,9 @@ def measure(
             ShimStart("runc", RUNC_SHIM, bundle, env),
         ]
         interleave([*ran.values(), *pods, *starts], options.samples)
-        together = Together(ran["kata"])
-        interleave([together, ran["kata"]], max(3, options.samples // 4))
-        return [*ran.values(), together, *pods, *starts], served(Ctr(daemon.place, "kata"))
+        together = [Together(one) for one in ran.values()]
+        interleave([*together, ran["kata"]], max(3, options.samples // 4))
+        return [*ran.values(), *together, *pods, *starts], served(Ctr(daemon.place, "kata"))
 
 
 def served(ctr: Ctr) -> dict[str, object]:
