@@ -37,9 +37,10 @@ _LOG_BYTES = 4096
 _RLIMIT_NOFILE, _RLIMIT_CORE = 7, 4
 # for its own chroot and to empty its bounding set: it gives these up
 _CAP_SETPCAP, _CAP_SYS_CHROOT = 1 << 8, 1 << 18
-# and to act for others (setfsuid): what it makes is then theirs from the first moment
-_CAP_SETGID, _CAP_SETUID = 1 << 6, 1 << 7
-CAPABILITIES = trees.FILE_RIGHTS | _CAP_SETGID | _CAP_SETUID
+# and to act for others (setfsuid): what it makes is then theirs from the first moment; and to give
+# programs capabilities, which 9p has no message for that Debian's kernel sends
+_CAP_SETGID, _CAP_SETUID, _CAP_SETFCAP = 1 << 6, 1 << 7, 1 << 31
+CAPABILITIES = trees.FILE_RIGHTS | _CAP_SETGID | _CAP_SETUID | _CAP_SETFCAP
 
 
 @record

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _EINVAL = 22
 _RLIMIT_NOFILE = 7
 _OPEN_FILES = 1 << 20
-# CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP: files as root has them
-FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 27 | 1 << 31
+# CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD: files as root has them
+FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 27
 _CAP_SYS_RESOURCE = 1 << 24
 
 
