@@ -95,7 +95,8 @@ def kind_of(pid: int, number: str, places: dict[str, str]) -> str:
         (r"anon_inode:\[?eventfd", "eventfd"), (r"anon_inode:\[?eventpoll", "epoll"),
         (r"anon_inode:\[?signalfd", "signalfd"), (r"anon_inode:\[?timerfd", "timerfd"),
         (r"(anon_inode:\[?)?pidfd", "pidfd"), (r"/dev/kvm|anon_inode:kvm", "kvm"),
-        (r".*templates/.*/memory$|/memory$|/memfd:memory", "memory"), (r".*templates/.*/state$|/state$", "state"),
+        (r"(.*templates/.*)?/memory$|/memfd:memory", "memory"),
+        (r"(.*templates/.*)?/state$", "state"),
         (r"/dev/net/tun", "tap"), (r"/dev/vhost-net", "vhost"),
         (r".*\.erofs$", "layers"), (r"(mnt|net|pid|ipc|uts|cgroup):\[", "namespace"),
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files of the host that QEMU itself serves, by 9p: what a container finds, and what it must not."""
+"""Files of the host that QEMU itself serves, by 9p: what is found, and what must not be."""
 
 import os
 import stat
