@@ -268,7 +268,7 @@ os.write(theirs, b"x")
 print(json.dumps([process.wait(), given]))
 """
     first, late, from_directory, (code, given) = run(script)
-    assert from_directory == "Read-only file system"
+    assert from_directory == "Permission denied"
     assert first == ["hello", "No such file or directory", "No such file or directory", "ELF"]
     assert late == "Function not implemented"
     assert code == 0
