@@ -20,7 +20,7 @@ from conformance.differences import TABLES
 from conformance.runtime import Runtime
 from support import host, leaks
 from support.source import CHECKOUT
-from support.vm import DATA, Kata, current_guest
+from support.vm import DATA, SHARED_FS, Kata, current_guest
 
 UNIFIED = "/sys/fs/cgroup/unified"
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
@@ -77,7 +77,7 @@ def _bring_guest(runtime: Runtime) -> None:
         current_guest(Kata(f"{runtime.directory}/state"))
     configuration = f"{runtime.directory}/configuration.toml"
     with open(configuration, "w", encoding="utf-8") as file:
-        file.write(f'[runtime]\ndata_root = "{DATA}"\n')
+        file.write(f'[runtime]\ndata_root = "{DATA}"\n{SHARED_FS}')
     os.environ["KATA_CONFIG"] = configuration
 
 

@@ -20,6 +20,7 @@ from kata.wire.containerd_events import ForwardRequest
 from kata.wire.ttrpc import AnyMessage, Connection, Request, Response
 from support import busybox
 from support.source import CHECKOUT
+from support.vm import SHARED_FS
 
 SHIM = os.environ.get("KATA_TEST_SHIM", f"{CHECKOUT}/bin/containerd-shim-kata-v2")
 KILL = int(signal.SIGKILL)
@@ -152,7 +153,7 @@ class Containerd:
         self.state = f"{directory}/run"
         settings = f"{directory}/kata.toml"
         with open(settings, "w", encoding="utf-8") as file:
-            file.write(f'[runtime]\ndata_root = "{data}"\nstate_root = "{self.state}"\n')
+            file.write(f'[runtime]\ndata_root = "{data}"\nstate_root = "{self.state}"\n{SHARED_FS}')
         self.env = {**os.environ, "KATA_CONFIG": settings}
         self.made: list[str] = []
 

@@ -18,7 +18,7 @@ from support.host import need_tool
 from support.place import PATH, Place
 from support.source import CHECKOUT
 from support.terminal import Terminal
-from support.vm import Result
+from support.vm import SHARED_FS, Result
 
 OUR_RUNTIME = f"{CHECKOUT}/bin/kata-runtime"
 RUNTIMES = os.environ.get("KATA_TEST_RUNTIMES", "runc kata").split()
@@ -211,7 +211,7 @@ def configure(place: Place, data: str, **daemon) -> None:
 
     ``daemon`` are more settings of dockerd, by their names with underscores.
     """
-    place.write(CONFIGURATION, f'[runtime]\ndata_root = "{data}"\n')
+    place.write(CONFIGURATION, f'[runtime]\ndata_root = "{data}"\n{SHARED_FS}')
     broken = place.write("/etc/kata-containers/broken.toml", "[runtime\n")
     wrapper = f'#!/bin/sh\nKATA_CONFIG={broken} exec {OUR_RUNTIME} "$@"\n'
     wrapper = place.write("/run/broken/kata-runtime", wrapper, 0o755)

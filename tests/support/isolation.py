@@ -63,9 +63,13 @@ def root(pid: int, shared: set[str]) -> str:
         os.path.join(path, name)
         for path, _, names in os.walk(f"/proc/{pid}/root") for name in names
     }  # fmt: skip
-    if not files:
+    own = {f for f in files if f.startswith(f"/proc/{pid}/root/proc/self/fd/")}
+    files -= own
+    if not files and not own:
         return "empty"
-    return "share" if {os.path.basename(f) for f in files} <= shared else f"files: {sorted(files)}"
+    if {os.path.basename(f) for f in files} <= shared:
+        return "share fds" if own else "share"
+    return f"files: {sorted(files)}"
 
 
 def facts(pid: int, shared: set[str]) -> dict[str, str]:
@@ -91,7 +95,8 @@ def kind_of(pid: int, number: str, places: dict[str, str]) -> str:
         (r"anon_inode:\[?eventfd", "eventfd"), (r"anon_inode:\[?eventpoll", "epoll"),
         (r"anon_inode:\[?signalfd", "signalfd"), (r"anon_inode:\[?timerfd", "timerfd"),
         (r"(anon_inode:\[?)?pidfd", "pidfd"), (r"/dev/kvm|anon_inode:kvm", "kvm"),
-        (r".*templates/.*/memory$|/memfd:memory", "memory"), (r".*templates/.*/state$", "state"),
+        (r"(.*templates/.*)?/memory$|/memfd:memory", "memory"),
+        (r"(.*templates/.*)?/state$", "state"),
         (r"/dev/net/tun", "tap"), (r"/dev/vhost-net", "vhost"),
         (r".*\.erofs$", "layers"), (r"(mnt|net|pid|ipc|uts|cgroup):\[", "namespace"),
     ):  # fmt: skip

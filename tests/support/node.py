@@ -18,6 +18,7 @@ from support.engines import CONFIGURATION, IMAGE, PLAIN_CONFIG, Engine
 from support.host import need_tool
 from support.place import PATH, Place
 from support.source import CHECKOUT
+from support.vm import SHARED_FS
 
 RUNTIMES = {"runc": "io.containerd.runc.v2", "kata": "io.containerd.kata.v2"}
 SHIM = f"{CHECKOUT}/bin/containerd-shim-kata-v2"
@@ -95,7 +96,7 @@ class Containerd:
         self.env = place.env | {"PATH": f"{place.env['PATH']}:{CHECKOUT}/bin"}
         place.write("/etc/containerd/config.toml", SETTINGS)
         place.write("/etc/cni/net.d/10-kata-test.conflist", json.dumps(NETWORK))
-        place.write(CONFIGURATION, f'[runtime]\ndata_root = "{data}"\n')
+        place.write(CONFIGURATION, f'[runtime]\ndata_root = "{data}"\n{SHARED_FS}')
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

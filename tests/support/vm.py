@@ -26,6 +26,11 @@ from support.terminal import Terminal
 
 PROGRAM = os.environ.get("KATA_TEST_PROGRAM", f"{CHECKOUT}/bin/kata")
 DATA = os.environ.get("KATA_TEST_DATA", f"{CHECKOUT}/build/test-data")
+# settings, if KATA_TEST_SHARED_FS says who is to serve the share: not what suites are run with
+SHARED_FS = "".join(
+    f'[hypervisor.qemu]\nshared_fs = "{kind}"\n' for kind in
+    filter(None, [os.environ.get("KATA_TEST_SHARED_FS")])
+)  # fmt: skip
 RESULTS = f"{CHECKOUT}/test-results"
 IMAGE = "busybox-test"
 TIMEOUT = 120

@@ -45,7 +45,7 @@ def _processes(kata, client) -> dict[str, int]:
 
 def test_every_process_is_as_the_table_says(sandbox, kata):
     """User, capabilities, namespaces, root, filter and descriptors, process by process."""
-    assert set(rows()) == {*sandbox, "stand-in", "factory", "ready"}
+    assert set(rows()) == {*sandbox, "stand-in", "factory", "ready", "qemu with 9p"}
     places = {kata.state: "store", kata.data: "store"}
     for name, pid in sandbox.items():
         check(name, pid, {"seen"}, places)

@@ -92,8 +92,11 @@ class SharedFs(Group):
     SECTION = "hypervisor.qemu"
 
     kind: str = text(
-        "virtio-fs", "how directories of the host reach the guest; none: not at all",
-        check=one_of("virtio-fs", "none"), toml="shared_fs", annotation=LISTED,
+        "auto", "how directories of the host reach the guest: virtio-fs by a daemon of its own;"
+        " virtio-9p by QEMU itself, which then has rights over files; auto: virtio-fs, or virtio-9p"
+        " where no daemon is found; none: not at all",
+        check=one_of("auto", "virtio-fs", "virtio-9p", "none"), toml="shared_fs",
+        annotation=LISTED,
     )  # fmt: skip
     daemon: str = text(
         "", "the virtio-fs daemon; empty: the first virtiofsd in the usual places",

@@ -138,6 +138,10 @@ class Storages:
             else:
                 return
 
+    def _wired_share(self, storage: Storage) -> None:
+        """A share that the VMM itself serves: its device is there from the boot on."""
+        mounts.mount(storage.source, storage.mount_point, "9p", mounts.parse(storage.options))
+
     def _tmpfs(self, storage: Storage) -> None:
         options = mounts.parse(storage.options)
         mounts.mount(storage.source or "tmpfs", storage.mount_point, "tmpfs", options)
@@ -169,6 +173,7 @@ class Storages:
 _DRIVERS = {
     "blk": Storages._block,
     "virtio-fs": Storages._share,
+    "9p": Storages._wired_share,
     "tmpfs": Storages._tmpfs,
     "overlay": Storages._overlay,
     "bind": Storages._bind,

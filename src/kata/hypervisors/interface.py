@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from kata.linux.confine import Process, Tree
+
     class Vm(Protocol):
         """A running virtual machine. Methods may be called by any thread unless said otherwise."""
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
         @property
         def pid(self) -> int:
             """The VMM's process id on the host."""
+
+        @property
+        def process(self) -> Process:
+            """The VMM's process."""
 
         def wait_ready(self, timeout: float) -> None:
             """Wait until the guest runs (restored, or begun to boot), confined for good.
@@ -81,6 +87,19 @@ if TYPE_CHECKING:
 
 
 @record
+class Files:
+    """What a VMM is given that serves the file share itself (``Machine.share_slot``).
+
+    ``trees`` are attached below ``machine.description.SHARE_PATH`` in its root, and closed by the
+    caller; ``capabilities`` is the mask of those it keeps for it, ``open_files`` a limit.
+    """
+
+    trees: tuple[Tree, ...]
+    capabilities: int
+    open_files: int
+
+
+@record
 class Bindings:
     """The descriptors of one start; the caller keeps and closes them (after ``wait_ready``).
 
@@ -89,7 +108,8 @@ class Bindings:
     ``memory_source``: a file that ``memory``, still empty, is filled from while the VMM starts.
     ``state``: frozen device state to restore, open for reading at its beginning; -1: cold boot.
     ``disks``: (slot, descriptor, read-only). ``share``: connected vhost-user socket of a virtio-fs
-    daemon. ``nics``: (slot, tap, vhost-net or -1), one for each slot of the machine.
+    daemon; ``files``: for a VMM that is one itself, whose share is empty without.
+    ``nics``: (slot, tap, vhost-net or -1), one for each slot of the machine.
     """
 
     memory: int = -1
@@ -97,6 +117,7 @@ class Bindings:
     state: int = -1
     disks: tuple[tuple[int, int, bool], ...] = ()
     share: int = -1
+    files: Files | None = None
     nics: tuple[tuple[int, int, int], ...] = ()
 
 

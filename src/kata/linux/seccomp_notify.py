@@ -37,24 +37,31 @@ _IOC_ADDFD = 0x40182103
 _RESP_FLAG_CONTINUE = 1
 _ADDFD_FLAG_SEND = 2
 _PATH_MAX = 4096
+_AT_FDCWD = 0xFFFFFF9C  # -100, of 32 bits
 
 
 def open_filter() -> bytes:
-    """BPF that notifies of open and openat with O_RDWR, and lets all else pass."""
+    """BPF that notifies of opens of paths with O_RDWR, and lets all else pass.
+
+    What openat(2) takes from a directory that is open is none of ours: a VMM that serves files
+    opens them so, and goes on doing it when nobody answers any more.
+    """
     instruction = Struct("=HBBI")  # code, jump if true, jump if false, value
     program = (
         (_LOAD, 0, 0, 4),  # 0: seccomp_data.arch
-        (_JUMP_EQUAL, 0, 9, _ARCH_X86_64),
+        (_JUMP_EQUAL, 0, 11, _ARCH_X86_64),
         (_LOAD, 0, 0, 0),  # 2: seccomp_data.nr
         (_JUMP_EQUAL, 3, 0, _SYS_OPENAT),
-        (_JUMP_EQUAL, 0, 6, _SYS_OPEN),
+        (_JUMP_EQUAL, 0, 8, _SYS_OPEN),
         (_LOAD, 0, 0, 24),  # 5: flags of open, its second argument
-        (_JUMP, 0, 0, 1),
-        (_LOAD, 0, 0, 32),  # 7: flags of openat, its third argument
+        (_JUMP, 0, 0, 3),
+        (_LOAD, 0, 0, 16),  # 7: the directory of openat, its first argument
+        (_JUMP_EQUAL, 0, 4, _AT_FDCWD),
+        (_LOAD, 0, 0, 32),  # 9: flags of openat, its third argument
         (_AND, 0, 0, os.O_ACCMODE),
         (_JUMP_EQUAL, 0, 1, os.O_RDWR),
         (_RETURN, 0, 0, _RET_USER_NOTIF),
-        (_RETURN, 0, 0, _RET_ALLOW),  # 11
+        (_RETURN, 0, 0, _RET_ALLOW),  # 13
     )
     return b"".join(instruction.pack(*i) for i in program)
 

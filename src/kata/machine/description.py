@@ -12,6 +12,7 @@ from kata.wire.record import fields, record
 
 AGENT_PORT = "kata.agent.0"  # name of the virtio-serial port of the agent's channel
 SHARE_TAG = "kata"  # tag of the file share
+SHARE_PATH = "/shared"  # where whoever serves it has it, in a root of its own
 _HOST_SIDE = frozenset(("kernel", "initrd", "shared_memory"))
 
 
@@ -21,7 +22,9 @@ class Machine:
 
     ``kernel`` and ``initrd`` are host paths, ``image_digest`` their content's identity;
     ``block_slots`` disks named ``layer0``… are wired, empty until bound, ``nic_slots`` network
-    cards (``mac_of``) that every start has to give a tap; ``generation_id`` a device that tells a
+    cards (``mac_of``) that every start has to give a tap; with
+    ``share_slot`` a file share that the VMM serves itself (9p), empty until it is given something;
+    ``generation_id`` a device that tells a
     clone's kernel that it is one (the agent's first call reseeds it anyway); ``shared_memory``
     lets another process map the memory. ``most_memory_mib``: what its memory may grow to, in
     ``memory_slots`` steps; 0: it does not grow.
@@ -41,6 +44,7 @@ class Machine:
     most_memory_mib: int = 0
     block_slots: int = 4
     nic_slots: int = 0
+    share_slot: bool = False
     generation_id: bool = False
     shared_memory: bool = False
     prepared: str = ""

@@ -113,6 +113,7 @@ DIFFERENCES = (  # to runc, as the conformance suite and the engines' tests show
     ("mounts of the host do not travel", "what is mounted on the host below a volume after the start is not seen in the container, whatever its propagation: it is another kernel's mount table"),
     ("changes of the host are seen within a second", "the guest keeps sizes and names of shared files for that long; what the container itself writes is seen at once; with the setting `virtio_fs_cache` at coherent everything is, at a price (docs/design/storage.md)"),
     ("inotify tells of changes on the host in configurations alone", "that is in read-only directories with a link `..data`, as kubelet makes them; elsewhere a watch in the guest hears of what is changed in the guest"),
+    ("files that QEMU serves by 9p have gaps", "only where no virtio-fs daemon is found, or `shared_fs` says so: no sockets, pipes and devices can be made before QEMU 10.0, a file that is open and unlinked cannot change size, mode or owner, capabilities of programs are not seen (docs/design/storage.md)"),
     ("a reader that goes away is felt a little later", "a write may be on its way to it; the next one fails, with SIGPIPE as ever"),
     ("`ps` as a table shows the guest's processes", "as JSON it has the pids of stand-ins on the host, which engines look up; of ps(1)'s options `-ef`, `aux` and `-o` are taken, others refused"),
     ("`cpuset` places the virtual machine", "inside, all processors of the machine are seen"),

@@ -22,8 +22,14 @@ _SPACE_NEEDED = 1 << 30  # bytes of data_root: a template, a guest image, a smal
 _DEVICES = (
     "virtio-serial-pci", "virtserialport", "virtio-blk-pci", "virtio-net-pci", "vmgenid",
 )  # fmt: skip
+_SHARE_DEVICES = {"virtio-fs": ("vhost-user-fs-pci",), "virtio-9p": ("virtio-9p-pci",)}
 _NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
 _OLDEST_QEMU = (7, 2)
+_SHARE = "file share"
+_RIGHTS = "which then has rights over files"
+# "9pfs: fix regression regarding CVE-2023-2861" came with it
+_MAKES_NODES = (10, 0)
+_NO_NODES = "this QEMU makes no sockets, pipes and devices in what is shared (10.0 does)"
 _APT = "apt-get install "
 _QEMU_PACKAGE = _APT + "qemu-system-x86"
 
@@ -136,9 +142,10 @@ def qemu_version(text: str) -> tuple[int, ...]:
 
 def _missing_parts(config: Config, program: str) -> list[str]:
     """Devices and boards that a virtual machine of ours needs and this QEMU does not list."""
-    wanted = [*_DEVICES]
-    if config.shared_fs.kind != "none":
-        wanted.append("vhost-user-fs-pci")
+    from kata.storage.choice import chosen
+
+    kind = chosen(config.shared_fs.kind, config.shared_fs.daemon)
+    wanted = [*_DEVICES, *_SHARE_DEVICES.get(kind, ())]
     devices = _output(program, "-device", "help")
     missing = [f'device "{d}"' for d in wanted if f'name "{d}"' not in devices]
     boards = {
@@ -203,21 +210,44 @@ def _accelerator(config: Config, host: Host) -> Check:
     return Check("accelerator", ok=True, found=f"{chosen}: {launch.reason}")
 
 
-def _virtiofsd(config: Config, _host: Host) -> Check:
+def _share(config: Config, _host: Host) -> Check:
+    """Who serves directories of the host."""
     from kata.storage import virtiofsd
+    from kata.storage.choice import NONE, VIRTIO_9P, chosen
 
-    name = "virtio-fs daemon"
-    if config.shared_fs.kind == "none":
-        return Check(name, ok=True, found="not needed: shared_fs is none", required=False)
+    settings = config.shared_fs
+    if settings.kind == NONE:
+        return Check(_SHARE, ok=True, found="not needed: shared_fs is none", required=False)
+    if settings.kind == VIRTIO_9P:
+        return Check(
+            _SHARE, ok=True, required=False,
+            found=f"QEMU itself, {_RIGHTS}: shared_fs is virtio-9p{_nine_lacks(config)}",
+        )  # fmt: skip
     try:
-        program = virtiofsd.find(config.shared_fs.daemon)
+        program = virtiofsd.find(settings.daemon)
         kind = virtiofsd.kind_of(program)
     except HostError as error:
+        if chosen(settings.kind, settings.daemon) == VIRTIO_9P:
+            return Check(
+                _SHARE, ok=False, found="QEMU itself", required=False, mend=_daemon_package(),
+                why=f"{error}; so QEMU serves by 9p, {_RIGHTS}{_nine_lacks(config)}",
+            )  # fmt: skip
         return Check(
-            name, ok=False, required=False, mend=_daemon_package(),
+            _SHARE, ok=False, required=False, mend=_daemon_package(),
             why=f"{error}; volumes and --rootfs cannot be used",
         )  # fmt: skip
-    return Check(name, ok=True, found=f"{program} ({kind})", required=False)
+    return Check(_SHARE, ok=True, found=f"{program} ({kind})", required=False)
+
+
+def _nine_lacks(config: Config) -> str:
+    """What a QEMU that serves files cannot do, by its version: for the end of a sentence."""
+    from kata.hypervisors.qemu.probe import locate
+
+    try:
+        version = qemu_version(_output(locate(config.hypervisor.path), "--version"))
+    except HostError:
+        return ""
+    return f"; {_NO_NODES}" if version and version < _MAKES_NODES else ""
 
 
 def _daemon_package() -> str:
@@ -361,7 +391,7 @@ _CHECKS: tuple[tuple[str, Callable[[Config, Host], Check]], ...] = (
     ("qemu", _qemu),
     ("guest image", _guest_image),
     ("accelerator", _accelerator),
-    ("virtio-fs daemon", _virtiofsd),
+    (_SHARE, _share),
     ("seccomp notification", _notification),
     ("cgroups", _cgroups),
     ("tun", _tun),

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from kata.storage.plan import Disk
 
 
-def open_layer(path: str) -> int:
-    """An image layer, for a wired disk. Raises ``HostError``."""
+def open_layer(path: str, *, sealed: bool = False) -> int:
+    """An image layer, for a wired disk; ``sealed`` as in ``linux/sealed``. Raises ``HostError``."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _open_read_only(path, sealed=sealed)
     except OSError as error:
         raise HostError(
             f'cannot open the image layer "{path}"', why=error.strerror or "",
@@ -30,18 +30,29 @@ def open_layer(path: str) -> int:
         ) from None
 
 
-class Disks:
-    """What is plugged into one machine."""
+def _open_read_only(path: str, *, sealed: bool) -> int:
+    if sealed:
+        from kata.linux.sealed import open_read_only
 
-    def __init__(self, vm: Vm) -> None:
-        self._vm = vm
+        return open_read_only(path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+class Disks:
+    """What is plugged into one machine; ``sealed``: what is read-only must stay so for its VMM."""
+
+    def __init__(self, vm: Vm, *, sealed: bool) -> None:
+        self._vm, self._sealed = vm, sealed
         self._numbers: set[int] = set()
 
     def plug(self, disk: Disk) -> None:
         """Plug one. Raises ``HostError``, ``InvalidInput`` for what is no disk, and as the VMM."""
         readonly = "ro" in disk.options
         try:
-            fd = os.open(disk.path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+            if readonly:
+                fd = _open_read_only(disk.path, sealed=self._sealed)
+            else:
+                fd = os.open(disk.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise HostError(f'disk "{disk.path}"', why=error.strerror or "") from None
         try:

@@ -201,7 +201,8 @@ def _copy(order: Order, memory: int) -> QemuVm:
 def _quieten(vm: QemuVm, order: Order) -> None:
     from kata.wire.agent_api import PrepareRequest
 
-    request = order.root or PrepareRequest(modules=list(order.modules))
+    modules = [*order.modules, *(["9p"] if order.machine.share_slot else [])]
+    request = order.root or PrepareRequest(modules=modules)
     client = configured(vm, order.boot_timeout)
     try:
         client.call("Prepare", request, _CALL_TIMEOUT_S)

@@ -321,7 +321,8 @@ def _load() -> None:
     import kata.runtime.rpc
     import kata.runtime.update
     import kata.storage.share
-    import kata.storage.virtiofsd  # noqa: F401
+    import kata.storage.virtiofsd
+    import kata.storage.wired  # noqa: F401
 
 
 def _namespaces(pid: int | str) -> tuple[str, ...]:

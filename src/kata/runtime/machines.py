@@ -147,6 +147,14 @@ def templates(config: Config, program: str) -> Templates:
     )
 
 
+def with_share(machine: Machine, config: Config) -> Machine:
+    """The machine for containers that have files of the host."""
+    from kata.storage.choice import VIRTIO_9P, chosen
+
+    kind = chosen(config.shared_fs.kind, config.shared_fs.daemon)
+    return replace(machine, share_slot=kind == VIRTIO_9P)
+
+
 def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) -> Launch:
     """Everything decided for a request; makes the template if it is the first of its shape."""
     image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
@@ -160,6 +168,8 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
         layers=len(request.layers),
     )
     launch = accelerate(machine, config, image.kernel_release)
+    if request.rootfs or request.container.volumes:
+        launch = replace(launch, machine=with_share(launch.machine, config))
     if not (request.template and config.factory.enable_template):
         return launch
     known = templates(config, launch.program)
@@ -184,6 +194,7 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
     )  # fmt: skip
     if config.runtime.internetworking_model != "none":
         machine = replace(machine, nic_slots=settings.nic_slots)
+    machine = with_share(machine, config)
     launch = accelerate(machine, config, image.kernel_release)
     if not config.factory.enable_template:
         return launch

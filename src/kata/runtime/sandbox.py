@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import os
-import select
 import time
 
 from kata.errors import AgentError, HostError
@@ -17,6 +16,7 @@ from kata.hypervisors.interface import Bindings, Options
 from kata.hypervisors.qemu import driver
 from kata.machine.capabilities import capabilities_of
 from kata.resources.plan import for_engine
+from kata.runtime import sharing
 from kata.runtime.hostgroup import HostGroup
 from kata.runtime.uids import UserId
 from kata.runtime.uplink import Uplink
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.errors import KataError
-    from kata.hypervisors.interface import Vm
+    from kata.hypervisors.interface import Files, Vm
     from kata.resources.group import Entry, Group
     from kata.resources.plan import Limits
     from kata.runtime.disks import Disks
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from kata.runtime.growth import Growth
     from kata.runtime.machines import Launch
     from kata.runtime.rpc import Call, Client
+    from kata.runtime.sharing import Served
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
     from kata.storage.plan import Plan, Share
-    from kata.storage.share import RunningShare
     from kata.wire.agent_api import CreateContainerRequest, Storage
 
 NO_FILES = storage.Plan("", (), (), (), ())  # of a sandbox whose containers are still to come
@@ -70,7 +70,7 @@ class Sandbox:
         self._directory = directory
         self._vm: Vm | None = None
         self._client: Client | None = None
-        self._share: RunningShare | None = None
+        self._share: Served | None = None
         self._uid: UserId | None = None
         self.grouping = HostGroup()
         self._opened: list[int] = []
@@ -168,18 +168,22 @@ class Sandbox:
                 self._first.network, model=runtime.internetworking_model,
                 slots=self._launch.machine.nic_slots,
             )  # fmt: skip
-        shared = deferred or bool(plan.shares)
-        if shared:
-            self._start_share(fresh, sources, entry)
-        machine = replace(self._launch.machine, shared_memory=shared)
+        files = None
+        if deferred or plan.shares:
+            files = self._start_share(fresh, sources, entry)
+        machine = replace(self._launch.machine, shared_memory=sharing.is_plugged(self._share))
         template = self._launch.template
-        frozen = template.open(private_copy=shared) if template else None
+        frozen = (
+            template.open(private_copy=machine.shared_memory, sealed=files is not None)
+            if template else None
+        )  # fmt: skip
         bindings = Bindings(
             memory=frozen.memory if frozen else -1,
             memory_source=frozen.source if frozen else -1,
             state=frozen.state if frozen else -1,
             disks=tuple((layer.slot, self._open(layer.path), True) for layer in plan.layers),
             share=self._share.vmm_fd if self._share else -1,
+            files=files,
             nics=self._uplink.network.fds if self._uplink.network else (),
         )
         options = Options(
@@ -191,6 +195,8 @@ class Sandbox:
             cgroup_tasks=entry.cgroup_tasks,
         )
         self._vm = driver.start(machine, bindings, options)
+        if files is not None:
+            self._share.served_by(self._vm.process)  # type: ignore[union-attr]
         self._frozen = frozen
         self._marks.mark("spawned")
 
@@ -219,7 +225,7 @@ class Sandbox:
         assert self._share is not None
         self._first, self._resources, self._marks = first, first.resources, marks
         self.grouping.make(first, self._limits(started=False))
-        self.grouping.bring((self._vm.pid, self._share.process.pid))
+        self.grouping.bring(tuple({self._vm.pid, self._share.process.pid}))
         if first.network >= 0:
             self._uplink.move(first.network)
         self._marks.mark("adopted")
@@ -247,7 +253,7 @@ class Sandbox:
     def _open(self, path: str) -> int:
         from kata.runtime.disks import open_layer
 
-        self._opened.append(open_layer(path))
+        self._opened.append(open_layer(path, sealed=self._launch.machine.share_slot))
         return self._opened[-1]
 
     def _plan(self, workload: Workload) -> tuple[Plan, tuple[Share, ...], dict[str, int]]:
@@ -255,8 +261,9 @@ class Sandbox:
         rootfs, volumes, pinned = workload.sources()
         self._opened += [source.fd for source in pinned]
         limits = storage.Limits(
-            wired_slots=self._launch.machine.block_slots, share_mounted=self._share_mounted
-        )
+            wired_slots=self._launch.machine.block_slots, share_mounted=self._share_mounted,
+            wired_share=self._launch.machine.share_slot,
+        )  # fmt: skip
         plan = storage.plan(workload.guest_name, rootfs, volumes, limits)
         fds = {source.path: source.fd for source in pinned}
         fresh = plan.shares
@@ -281,22 +288,13 @@ class Sandbox:
 
     def _start_share(
         self, shares: tuple[Share, ...], sources: dict[str, int], entry: Entry
-    ) -> None:
-        from kata.storage import share, virtiofsd
-
-        settings = self._config.shared_fs
-        if settings.kind == "none":
-            raise HostError(
-                "directories of the host cannot be shared",
-                why='shared_fs is "none"',
-                hint="set shared_fs in the configuration to virtio-fs",
-            )
-        daemon = share.Daemon(
-            virtiofsd.find(settings.daemon), settings.cache, settings.extra_args,
-            f"{self._config.runtime.state_root}/cache/virtiofsd",
-            entry.cgroup, entry.cgroup_tasks,
-        )  # fmt: skip
-        self._share = share.start(shares, sources, daemon, directory=self._directory)
+    ) -> Files | None:
+        if self._launch.machine.share_slot:
+            assert self._uid is not None
+            self._share, files = sharing.by_vmm(shares, sources, self._uid.uid)
+            return files
+        self._share = sharing.by_daemon(shares, sources, self._config, entry, self._directory)
+        return None
 
     def prepare(self) -> CreateContainerRequest:
         """What the agent is asked for the first container."""
@@ -308,7 +306,7 @@ class Sandbox:
     def share_storage(self) -> Storage:
         """What mounts the share, for a container that comes before all that have files in it."""
         self._share_mounted = True
-        return storage.share_storage()
+        return storage.share_storage(wired=self._launch.machine.share_slot)
 
     def add(self, workload: Workload) -> CreateContainerRequest:
         """Make the files of one more container reachable; what the agent is asked for it.
@@ -336,7 +334,8 @@ class Sandbox:
         from kata.runtime.disks import Disks
 
         assert self._vm is not None
-        self._disks = self._disks or Disks(self._vm)
+        sealed = self._launch.machine.share_slot
+        self._disks = self._disks or Disks(self._vm, sealed=sealed)
         self._disks.plug(disk)
 
     @property
@@ -365,7 +364,8 @@ class Sandbox:
         assert self._vm is not None
         if self._client is not None:  # of one that was adopted
             return self._client
-        if self._share is not None or self._launch.template is None:
+        deferred = self._first.deferred  # its containers' files come into the VMM's root
+        if deferred or sharing.is_plugged(self._share) or self._launch.template is None:
             self.wait_ready()
         self._client = Client(self._vm.agent)
         self._client.call_timeout = float(self._config.agent.request_timeout)
@@ -378,21 +378,14 @@ class Sandbox:
             return
         self._ready = True
         self._vm.wait_ready(float(self._config.hypervisor.boot_timeout))
-        if self._share is not None:
-            self._share.settle()
-            self._vm.plug_share()
-            self._share.close_vmm_fd()
-            _thread.start_new_thread(self._watch_share, (self._share,))
+        if sharing.is_plugged(self._share):
+            sharing.plug(self._share, self._vm, self._share_ended)  # type: ignore[arg-type]
         self._close_descriptors()
         self._marks.mark("ready")
 
-    def _watch_share(self, share: RunningShare) -> None:
-        """A guest whose file server is gone would hang for ever: end it, and say why."""
-        poll = select.poll()
-        poll.register(share.process.pidfd, select.POLLIN)
-        poll.poll()
+    def _share_ended(self, why: KataError) -> None:
         if not self._stopping:
-            self._share_failure = share.failure()
+            self._share_failure = why
             self.kill()
 
     def configure(self) -> Call:

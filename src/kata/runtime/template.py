@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kata.machine.description import Machine
     from kata.wire.agent_api import PrepareRequest
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, MEMORY, STATE = "manifest.json", "memory", "state"
 _NEW, _LOCK = ".new-", ".lock-"
 _KEY_DIGITS = 16
@@ -75,15 +75,16 @@ class Template:
     key: str
     directory: str
 
-    def open(self, *, private_copy: bool = False) -> Frozen:
+    def open(self, *, private_copy: bool = False, sealed: bool = False) -> Frozen:
         """Descriptors to start a clone with; ``private_copy``: memory that others may map too.
 
+        ``sealed`` as in ``linux/sealed``: for a VMM that could open them again for writing.
         Raises ``HostError``.
         """
         opened: list[int] = []
         try:
-            opened.append(os.open(f"{self.directory}/{STATE}", os.O_RDONLY | os.O_CLOEXEC))
-            opened.append(os.open(f"{self.directory}/{MEMORY}", os.O_RDONLY | os.O_CLOEXEC))
+            for name in (STATE, MEMORY):
+                opened.append(_open(f"{self.directory}/{name}", sealed=sealed))  # noqa: PERF401
             if private_copy:
                 opened.append(os.memfd_create("memory", os.MFD_CLOEXEC))
         except OSError as error:
@@ -94,6 +95,14 @@ class Template:
             ) from None
         state, memory, *own = opened
         return Frozen(own[0], memory, state) if own else Frozen(memory, -1, state)
+
+
+def _open(path: str, *, sealed: bool) -> int:
+    if sealed:
+        from kata.linux.sealed import open_read_only
+
+        return open_read_only(path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Templates:

@@ -11,7 +11,7 @@ OCI runtime-spec config.md "Mounts".
 from __future__ import annotations
 
 from kata.errors import InvalidInput, Unsupported
-from kata.machine.description import disk_serial
+from kata.machine.description import SHARE_TAG, disk_serial
 from kata.wire.agent_api import Storage
 from kata.wire.record import record
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from kata.wire.agent_api import Node
 
-SHARE_TAG = "kata"
 SHARED = "/run/kata/shared"  # where the guest has the share
+# nothing is remembered but what is mapped; the largest messages that virtio's queue has room for
+_WIRED_OPTIONS = ("trans=virtio", "version=9p2000.L", "cache=mmap", "msize=512000")
 _LAYERS = "/run/kata/layers"  # short: all of an overlay's lower directories must fit in a page
 _CONTAINERS = "/run/kata/containers"
 _PAGE = 4096
@@ -118,13 +119,15 @@ class Limits:
     """What the machine and the sandbox leave: free ``first_slot``, ``wired_slots``, memory.
 
     ``scratch_bytes`` bounds what a container may write to its root (0: half of the guest's
-    memory); ``share_mounted`` is set for all but the first plan with shares of a sandbox.
+    memory); ``wired_share``: the VMM serves the share itself; ``share_mounted`` is set for all
+    but the first plan with shares of a sandbox.
     """
 
     wired_slots: int = 8
     first_slot: int = 0
     scratch_bytes: int = 0
     share_mounted: bool = False
+    wired_share: bool = False
 
 
 @record
@@ -172,7 +175,7 @@ def plan(
         layers = _layers(rootfs, limits)
         storages = _overlay(layers, home, limits.scratch_bytes)
     if shares and not limits.share_mounted:
-        storages.insert(0, share_storage())
+        storages.insert(0, share_storage(wired=limits.wired_share))
     return Plan(f"{home}/rootfs", layers, tuple(shares), tuple(storages), tuple(mounts), disks)
 
 
@@ -266,8 +269,13 @@ def _bind(source: str, target: str) -> Storage:
     return Storage(driver="bind", source=source, options=["rbind"], mount_point=target)
 
 
-def share_storage() -> Storage:
+def share_storage(*, wired: bool = False) -> Storage:
     """The share itself, once in a sandbox: with the container that is there the longest."""
+    if wired:
+        return Storage(
+            driver="9p", source=SHARE_TAG, fstype="9p", mount_point=SHARED,
+            options=list(_WIRED_OPTIONS),
+        )  # fmt: skip
     return Storage(
         driver="virtio-fs", source=SHARE_TAG, fstype="virtiofs", mount_point=SHARED,
     )  # fmt: skip

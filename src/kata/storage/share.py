@@ -15,17 +15,16 @@ import time
 
 from kata.errors import HostError
 from kata.linux import confine
-from kata.linux import syscalls as sys
-from kata.storage import virtiofsd
+from kata.machine.description import SHARE_PATH
+from kata.storage import trees, virtiofsd
 from kata.wire.record import record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kata.storage.plan import Ids, Share
+    from kata.storage.plan import Share
 
-_DIRECTORY = "/shared"
 _SOCKET_FD = 3
 # its way to reopen files, and what its start looks at
 _PROC = (  # what one daemon or the other reads while it starts; gone before it serves
@@ -35,14 +34,13 @@ _PROC = (  # what one daemon or the other reads while it starts; gone before it 
 _READY_S = 10.0
 _POLL_S = 0.001
 _LOG_BYTES = 4096
-_EINVAL = 22
 _RLIMIT_NOFILE, _RLIMIT_CORE = 7, 4
-_OPEN_FILES = 1 << 20
-# CAP_CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, MKNOD, SETFCAP: files as root has them
-CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 27 | 1 << 31
 # for its own chroot and to empty its bounding set: it gives these up
 _CAP_SETPCAP, _CAP_SYS_CHROOT = 1 << 8, 1 << 18
-_CAP_SYS_RESOURCE = 1 << 24
+# and to act for others (setfsuid): what it makes is then theirs from the first moment; and to give
+# programs capabilities, which 9p has no message for that Debian's kernel sends
+_CAP_SETGID, _CAP_SETUID, _CAP_SETFCAP = 1 << 6, 1 << 7, 1 << 31
+CAPABILITIES = trees.FILE_RIGHTS | _CAP_SETGID | _CAP_SETUID | _CAP_SETFCAP
 
 
 @record
@@ -90,21 +88,11 @@ class RunningShare:
 
     def add(self, shares: Sequence[Share], sources: Mapping[str, int]) -> None:
         """Serve more, of a sandbox that runs; all or nothing. Raises ``HostError``."""
-        trees: list[confine.Tree] = []
-        try:
-            for share in shares:
-                trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
-            confine.add_trees(self.process, trees, keep=_DIRECTORY)
-        finally:
-            _close(*(tree.fd for tree in trees))
+        trees.attach(self.process, shares, sources)
 
     def remove(self, shares: Sequence[Share]) -> None:
         """Serve these no more: what the guest has open of them stays open to it."""
-        try:
-            targets = [f"{_DIRECTORY}/{share.name}" for share in shares]
-            confine.empty_root(self.process, targets, keep=_DIRECTORY)
-        except HostError:
-            pass  # the daemon has ended, and all of it with it
+        trees.detach(self.process, shares)
 
     def failure(self) -> HostError:
         """The error for a daemon that has ended, with the last lines it wrote."""
@@ -148,15 +136,14 @@ def start(
     """
     kind = virtiofsd.kind_of(daemon.program, daemon.memory)
     program = os.path.realpath(daemon.program)
-    trees: list[confine.Tree] = []
+    made: tuple[confine.Tree, ...] = ()
     ends: tuple[int, ...] = ()
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)  # a full pipe must not stop the daemon
     try:
-        for share in shares:
-            trees.append(_tree(share, sources[share.name]))  # noqa: PERF401 (kept on failure)
+        made = trees.trees(shares, sources)
         ends = connected(directory)
-        confinement, needed = _confinement(replace(daemon, program=program), tuple(trees))
-        serving = virtiofsd.Serving(_DIRECTORY, _SOCKET_FD, daemon.cache, extra=daemon.extra)
+        confinement, needed = _confinement(replace(daemon, program=program), made)
+        serving = virtiofsd.Serving(SHARE_PATH, _SOCKET_FD, daemon.cache, extra=daemon.extra)
         arguments = virtiofsd.virtiofsd_arguments(kind, program, serving)
         fds = {_SOCKET_FD: ends[0], 1: writer, 2: writer}
         process = confine.spawn(arguments, confinement, fds=fds, env={})
@@ -164,81 +151,28 @@ def start(
         _close(reader, *ends[1:])
         raise
     finally:
-        _close(writer, *ends[:1], *(tree.fd for tree in trees))
+        trees.close(made)
+        _close(writer, *ends[:1])
     return RunningShare(process, ends[1], reader, needed)
 
 
-def _tree(share: Share, source: int) -> confine.Tree:
-    """A detached copy of the mount at a source; devices and set-uid bits mean nothing in it."""
-    attributes = sys.MOUNT_ATTR_NOSUID | sys.MOUNT_ATTR_NODEV | sys.MOUNT_ATTR_NOEXEC
-    if share.readonly:
-        attributes |= sys.MOUNT_ATTR_RDONLY
-    try:
-        if share.fresh:  # nobody else's: no copy is needed, and older kernels make none
-            fd = os.dup(source)
-            sys.mount_setattr("", sys.AT_EMPTY_PATH, attributes, directory=fd)
-        else:
-            fd = sys.clone_tree(source, attributes, recursive=share.recursive)
-    except OSError as error:
-        raise HostError(f'cannot share "{share.source}"', why=error.strerror or "") from None
-    if share.ids is not None:
-        try:
-            _map_ids(fd, share.ids)
-        except OSError as error:
-            os.close(fd)
-            raise _not_mapped(share, error) from None
-    return confine.Tree(fd, f"{_DIRECTORY}/{share.name}")
-
-
-def _map_ids(tree: int, ids: Ids) -> None:
-    """Let the owners of files in a detached mount appear as others. Raises ``OSError``."""
-    from kata.linux import users
-
-    (namespace,) = users.new(ids.uids, ids.gids)
-    try:
-        sys.map_ids(tree, namespace, recursive=ids.recursive)
-    finally:
-        os.close(namespace)
-
-
-def _not_mapped(share: Share, error: OSError) -> HostError:
-    why = f"{error.filename}: {error.strerror}"
-    if error.errno == _EINVAL:
-        why = "the host's kernel does not map ids on its file system, or on one below it"
-    return HostError(
-        f'cannot map ids of the mount "{share.source}"', why=why,
-        hint='"idmap" maps the topmost mount alone, "ridmap" those below it too',
-    )  # fmt: skip
-
-
 def _confinement(
-    daemon: Daemon, trees: tuple[confine.Tree, ...]
+    daemon: Daemon, shared: tuple[confine.Tree, ...]
 ) -> tuple[confine.Confinement, tuple[str, ...]]:
     """What the daemon may have, and what is in its root only until it runs."""
     binds, links = confine.program_root(daemon.program)
     confinement = confine.Confinement(
-        uid=0, gid=0, binds=binds, links=links, trees=trees, directories=(_DIRECTORY,),
+        uid=0, gid=0, binds=binds, links=links, trees=shared, directories=(SHARE_PATH,),
         proc=_PROC,
         cgroup=daemon.cgroup, cgroup_tasks=daemon.cgroup_tasks,
         capabilities=CAPABILITIES | _CAP_SETPCAP | _CAP_SYS_CHROOT,
-        rlimits=((_RLIMIT_NOFILE, _open_files()), (_RLIMIT_CORE, 0)),
+        rlimits=((_RLIMIT_NOFILE, trees.open_files()), (_RLIMIT_CORE, 0)),
     )  # fmt: skip
     return confinement, (
         *(b.target for b in binds),
         *(t for t, _ in links),
         *(f"/proc/{p}" for p in _PROC),
     )
-
-
-def _open_files() -> int:
-    """The limit of open files: the daemon holds one for each inode that the guest remembers."""
-    from resource import getrlimit
-
-    hard = getrlimit(_RLIMIT_NOFILE)[1]
-    if int(_status("self")[b"CapEff"], 16) & _CAP_SYS_RESOURCE:
-        with open("/proc/sys/fs/nr_open", "rb") as stream:
-            hard = max(hard, min(_OPEN_FILES, int(stream.read())))
-    return hard
 
 
 def connected(directory: str) -> tuple[int, int]:
@@ -271,17 +205,10 @@ def connected(directory: str) -> tuple[int, int]:
 def _confined(pid: int) -> bool:
     """Whether it has reached its last steps: its filter is on, and chroot is no more allowed."""
     try:
-        fields = _status(pid)
+        found = trees.status(pid)
     except (FileNotFoundError, ProcessLookupError):
         return False
-    effective = int(fields.get(b"CapEff", b"0"), 16)
-    return fields.get(b"Seccomp", b"").strip() == b"2" and not effective & _CAP_SYS_CHROOT
-
-
-def _status(pid: int | str) -> dict[bytes, bytes]:
-    """/proc/PID/status, proc(5)."""
-    with open(f"/proc/{pid}/status", "rb") as stream:
-        return dict(line.partition(b":")[::2] for line in stream.read().splitlines())
+    return found[b"Seccomp"] == 2 and not found[b"CapEff"] & _CAP_SYS_CHROOT
 
 
 def _close(*fds: int) -> None:

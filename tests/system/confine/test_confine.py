@@ -241,11 +241,18 @@ print(json.dumps([
 ]), flush=True)
 os.read(0, 1)
 print(json.dumps(content("/agreed", os.O_RDWR)))
+try:
+    os.open("env", os.O_RDWR, dir_fd=os.open("/usr/bin", os.O_RDONLY))
+except OSError as error:
+    print(json.dumps(error.strerror))
 """
 
 
 def test_an_open_is_answered_with_our_descriptor():
-    """The agreed path gives our file, read-only as we have it; all else is as without us."""
+    """The agreed path gives our file, read-only as we have it; all else is as without us.
+
+    What is opened from a directory is nothing to us, also when nobody answers any more.
+    """
     script = f"""
 file = os.memfd_create("file")
 os.write(file, b"hello")
@@ -260,7 +267,8 @@ process.close_listener()
 os.write(theirs, b"x")
 print(json.dumps([process.wait(), given]))
 """
-    first, late, (code, given) = run(script)
+    first, late, from_directory, (code, given) = run(script)
+    assert from_directory == "Permission denied"
     assert first == ["hello", "No such file or directory", "No such file or directory", "ELF"]
     assert late == "Function not implemented"
     assert code == 0

@@ -73,6 +73,21 @@ def test_the_sandbox_denies_all_that_can_be_denied():
     assert value == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
+@pytest.mark.parametrize(("kind", "bus"), [("pc", "pci"), ("q35", "pci"), ("microvm", "device")])
+def test_a_wired_share_is_the_same_in_every_start(kind, bus):
+    """QEMU serves the directory of its root: owners as they are, all file systems told apart."""
+    machine = replace(MACHINE, machine_type=kind, share_slot=True)
+    for wiring in (Wiring(), Wiring(memory_file=True, restore=True)):
+        words = arguments(machine, wiring)
+        assert option(words, "-fsdev") == [
+            "local,id=share,path=/shared,security_model=passthrough,multidevs=remap"
+        ]
+        assert option(words, "-device")[-1] == (
+            f"virtio-9p-{bus},id=share,fsdev=share,mount_tag=kata"
+        )
+    assert "-fsdev" not in arguments(replace(machine, share_slot=False), Wiring())
+
+
 @pytest.mark.parametrize("kind", ["pc", "q35", "microvm"])
 def test_a_clone_looks_to_its_guest_as_its_template_did(kind):
     """Between template and clone only back ends differ, whatever is bound."""

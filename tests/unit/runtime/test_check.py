@@ -149,7 +149,7 @@ def fake_qemu(tmp_path, version, devices, boards="pc  Standard PC\n"):
     return str(path)
 
 
-ALL_DEVICES = (*check._DEVICES, "vhost-user-fs-pci")
+ALL_DEVICES = (*check._DEVICES, "vhost-user-fs-pci", "virtio-9p-pci")
 GOOD = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"
 
 
@@ -203,13 +203,45 @@ def test_no_accelerator_without_qemu(tmp_path, host):
 
 
 def test_the_daemon(tmp_path, host):
-    """Without a daemon volumes are lost, unless no share is wanted."""
-    settings = config(tmp_path, shared_fs={"daemon": "/nonexistent/virtiofsd"})
-    found = one("virtio-fs daemon", settings, host)
+    """Without a daemon volumes are lost where it is demanded, unless no share is wanted."""
+    wanted = {"daemon": "/nonexistent/virtiofsd", "kind": "virtio-fs"}
+    found = one("file share", config(tmp_path, shared_fs=wanted), host)
     assert (found.ok, found.required) == (False, False)
     assert "volumes and --rootfs cannot be used" in found.why
     assert found.mend.startswith("apt-get install ")
-    assert one("virtio-fs daemon", config(tmp_path, shared_fs={"kind": "none"}), host).ok
+    assert one("file share", config(tmp_path, shared_fs={"kind": "none"}), host).ok
+
+
+OLD, NEW = GOOD, "QEMU emulator version 10.0.2"
+
+
+@pytest.mark.parametrize(("version", "lacks"), [(OLD, True), (NEW, False)])
+def test_qemu_serves_files_where_no_daemon_does(tmp_path, host, *, version, lacks):
+    """Left to itself, it says once that QEMU does it, what that means, and what mends it."""
+    qemu = {"path": fake_qemu(tmp_path, version, ALL_DEVICES)}
+    none = config(tmp_path, shared_fs={"daemon": "/nonexistent/virtiofsd"}, hypervisor=qemu)
+    found = one("file share", none, host)
+    assert (found.ok, found.required, found.found) == (False, False, "QEMU itself")
+    assert '"/nonexistent/virtiofsd" is not a program' in found.why
+    assert "so QEMU serves by 9p, which then has rights over files" in found.why
+    assert ("makes no sockets" in found.why) is lacks
+    assert found.mend.startswith("apt-get install ")
+    chosen = one("file share", config(tmp_path, shared_fs={"kind": "virtio-9p"}), host)
+    assert chosen.ok
+    assert "rights over files" in chosen.found
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"), [("virtio-fs", "vhost-user-fs-pci"), ("virtio-9p", "virtio-9p-pci")]
+)
+def test_a_share_needs_its_device(tmp_path, host, kind, device):
+    """Of QEMU only that device is asked for which serves the share."""
+    for devices, ok in ((check._DEVICES, False), ((*check._DEVICES, device), True)):
+        program = fake_qemu(tmp_path, GOOD, devices)
+        settings = config(tmp_path, hypervisor={"path": program}, shared_fs={"kind": kind})
+        found = one("qemu", settings, host)
+        assert found.ok is ok, found
+        assert ok or f'device "{device}"' in found.why
 
 
 def test_the_document():

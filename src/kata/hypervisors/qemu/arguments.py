@@ -8,7 +8,14 @@ Source: qemu(1) and QEMU's docs/system, 7.2.
 from __future__ import annotations
 
 from kata.errors import Unsupported
-from kata.machine.description import AGENT_PORT, SHARE_TAG, disk_serial, mac_of, serial_of
+from kata.machine.description import (
+    AGENT_PORT,
+    SHARE_PATH,
+    SHARE_TAG,
+    disk_serial,
+    mac_of,
+    serial_of,
+)
 from kata.wire.record import record
 
 TYPE_CHECKING = False
@@ -125,7 +132,16 @@ def _devices(machine: Machine, wiring: Wiring) -> list[str]:
     taps = dict(wiring.nics)
     for slot in range(machine.nic_slots):
         words += _card(machine, slot, taps.get(slot))
+    if machine.share_slot:
+        words += _wired_share(machine)
     return words
+
+
+def _wired_share(machine: Machine) -> list[str]:
+    """A share that QEMU serves itself: owners as they are, files of all mounts told apart."""
+    files = f"local,id=share,path={SHARE_PATH},security_model=passthrough,multidevs=remap"
+    device = _device(machine, "virtio-9p", f"id=share,fsdev=share,mount_tag={SHARE_TAG}")
+    return ["-fsdev", files, "-device", device]
 
 
 def _card(machine: Machine, slot: int, vhost: bool | None) -> list[str]:  # noqa: FBT001

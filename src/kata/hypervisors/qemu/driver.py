@@ -27,6 +27,7 @@ from kata.hypervisors.qemu.watch import Pending, Watch
 from kata.linux import confine, fds
 from kata.linux.confine import Bind, Confinement
 from kata.machine.capabilities import require
+from kata.machine.description import SHARE_PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from kata.hypervisors.interface import Bindings, Options
+    from kata.hypervisors.interface import Bindings, Files, Options
     from kata.linux.confine import Process
     from kata.machine.description import Machine
 
 OLDEST_VERSION = (5, 2, 0)
 _RLIMIT_CORE, _RLIMIT_NOFILE = 4, 7
 _MOST_FILES = 1024
+# serving files it changes modes, and reads and sets attributes, by way of its descriptors
+_PROC = ("self/fd",)
 _STOP_TIMEOUT_S = 20.0
 _SAVE_TIMEOUT_S = 20.0
 _PLUG_TIMEOUT_S = 20.0
@@ -52,9 +55,11 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     Raises ``HostError``, or ``Unsupported`` for what such a machine cannot have.
     """
     require(
-        machine, file_share=bindings.share >= 0, generation_id=machine.generation_id,
-        network=bool(bindings.nics),
+        machine, file_share=bindings.share >= 0 or machine.share_slot,
+        generation_id=machine.generation_id, network=bool(bindings.nics),
     )  # fmt: skip
+    if bindings.files is not None and not machine.share_slot:
+        raise HostError("this machine has no share of its own", why="none is wired into it")
     if wants_taps(machine, bindings):
         raise HostError(
             f"the template has {machine.nic_slots} network cards, {len(bindings.nics)} taps "
@@ -80,7 +85,7 @@ def start(machine: Machine, bindings: Bindings, options: Options) -> QemuVm:
     for slot, tap, vhost in bindings.nics:
         optional |= {words.FIRST_TAP_FD + slot: tap, words.FIRST_VHOST_FD + slot: vhost}
     numbers |= {number: fd for number, fd in optional.items() if fd >= 0}
-    root = _Root(machine, wiring, options, memory)
+    root = _Root(machine, wiring, options, memory, bindings.files)
     argv = [options.program, *arguments(machine, wiring)]
     try:
         process = confine.spawn(argv, root.confinement, fds=numbers, env={})
@@ -115,8 +120,9 @@ class _Root:
     """What QEMU's root holds while it starts."""
 
     def __init__(
-        self, machine: Machine, wiring: Wiring, options: Options, memory: Memory
-    ) -> None:
+        self, machine: Machine, wiring: Wiring, options: Options, memory: Memory,
+        files: Files | None,
+    ) -> None:  # fmt: skip
         binds, links = confine.program_root(options.program)
         if not wiring.restore:
             binds += (
@@ -130,7 +136,12 @@ class _Root:
             self.targets.append("/dev")
         self.confinement = Confinement(
             uid=options.uid, gid=options.uid, binds=binds, links=links, devices=devices,
-            rlimits=((_RLIMIT_CORE, 0), (_RLIMIT_NOFILE, _MOST_FILES)),
+            directories=(SHARE_PATH,) if machine.share_slot else (),
+            trees=files.trees if files else (), proc=_PROC if files else (),
+            capabilities=files.capabilities if files else 0,
+            rlimits=(
+                (_RLIMIT_CORE, 0), (_RLIMIT_NOFILE, files.open_files if files else _MOST_FILES),
+            ),
             intercept_open=memory.intercepted, hostname="kata",
             cgroup=options.cgroup, cgroup_tasks=options.cgroup_tasks,
         )  # fmt: skip

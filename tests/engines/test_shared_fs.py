@@ -1,0 +1,42 @@
+"""Engines with a runtime whose QEMU serves the files of containers itself, by 9p."""
+
+import pytest
+
+from support import engines
+from support.engines import CONFIGURATION, IMAGE
+from support.vm import DATA
+
+SCRIPT = """\
+echo word >/kept/file && chown 1000:1000 /kept/file && ln -s file /kept/link && mkdir -m 700 /kept/d
+echo in the root >/root/file; cat /kept/link /root/file; mount | grep -c ' type 9p '
+"""
+
+
+@pytest.fixture
+def nine(engine):
+    """An engine with our runtime, which finds no daemon on its host."""
+    if engine.runtime == "runc":
+        pytest.skip("runc shares nothing")
+    settings = f'[runtime]\ndata_root = "{DATA}"\n[hypervisor.qemu]\n'
+    engine.place.write(CONFIGURATION, f'{settings}virtio_fs_daemon = "/nonexistent/virtiofsd"\n')
+    yield engine
+    engine.clear()
+    engines.configure(engine.place, DATA)
+
+
+def test_a_container_on_a_host_without_a_daemon(nine):
+    """Root file system, volume, commands that are added, a restart, and what the engine copies."""
+    name = nine.up("-v", "kept:/kept", IMAGE, "sleep", "1000")
+    out = nine.sh(name, SCRIPT).splitlines()
+    assert out[:2] == ["word", "in the root"]
+    assert int(out[2]) >= 2
+    assert nine.sh(name, "stat -c '%u %a' /kept/file /kept/d; hostname").split() == [
+        "1000", "644", "0", "700", nine.inspect(name)["Id"][:12],
+    ]  # fmt: skip
+    nine.ok("cp", f"{name}:/root/file", f"{nine.place.directory}/copied")
+    nine.ok("stop", "-t", "1", name)
+    nine.ok("start", name)
+    assert nine.sh(name, "cat /root/file /kept/link").splitlines() == ["in the root", "word"]
+    refused = nine("run", "--rm", "-v", "kept:/kept:ro", IMAGE, "sh", "-c", "echo x >/kept/file")
+    assert refused.code != 0
+    assert "Read-only file system" in refused.err
