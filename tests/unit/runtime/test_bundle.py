@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kata.errors import InvalidInput, InvalidSpec
+from kata.errors import InvalidInput
 from kata.runtime import bundle
 from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.control_api import ExecRequest
@@ -109,11 +109,14 @@ def test_processors_of_the_host_are_not_the_guests_business():
     assert found == {"cpu": {"shares": 5}, "pids": {}}
 
 
-def test_a_bind_mount_without_a_source_is_refused():
-    """The fault has its path."""
-    spec = {"mounts": [{"destination": "/a", "type": "bind"}]}
-    with pytest.raises(InvalidSpec, match=r"mounts\[0\].source"):
-        bundle.sort_mounts(spec, "/b", look, nothing)
+@pytest.mark.parametrize("place", ["/a", "/dev/shm"])
+def test_a_bind_mount_without_a_source_is_of_the_bundle(place):
+    """As with runc; shared memory has a name."""
+    entries = [{"destination": place, "type": "bind"}]
+    entries.append({**entries[0], "source": ""})
+    mounts = bundle.sort_mounts({"mounts": entries}, "/b", lambda _: (True, 1 << 20), nothing)
+    assert [v.source for v in mounts.volumes] == ["/b", "/b"]
+    assert bundle.host_binds({"mounts": entries}, "/b") == (("/b", place),) * 2
 
 
 def test_an_overlay_is_made_on_the_host():
