@@ -78,7 +78,7 @@ def sort_mounts(
         ids = mapped_ids(spec, index)
         named = (mount.get("source") or "").startswith("/")
         if _clean(mount["destination"]) == _SHM and tmpfs and named and ids is None:
-            memory.append((source, tmpfs))
+            memory.append((source, _asked_size(mount) or tmpfs))
             places.append(-1)
             continue
         places.append(len(volumes))
@@ -89,6 +89,15 @@ def sort_mounts(
             )
         )  # fmt: skip
     return Mounts(tuple(volumes), tuple(places), tuple(memory))
+
+
+def _asked_size(mount: Spec) -> int:
+    """The bytes of shared memory that our own front end asks for; 0 if it does not."""
+    for option in mount.get("options") or ():
+        name, _, value = option.partition("=")
+        if name == "size" and value.isascii() and value.isdecimal():
+            return int(value)
+    return 0
 
 
 def is_overlay(mount: Spec) -> bool:

@@ -203,3 +203,11 @@ def test_the_last_mount_at_resolv_conf_counts(tmp_path):
     for other in ("", str(tmp_path), f"{tmp_path}/fifo"):
         assert not bundle.asks_engine(other)
     assert bundle.resolv_conf(SPEC, "/b") == ""
+
+
+def test_shared_memory_has_the_size_that_was_asked_for():
+    """The shim says it where it made the directory; else it is the host's."""
+    for options, size in ((["rbind", "size=65536"], 65536), (["rbind"], 1 << 30)):
+        entry = {"destination": "/dev/shm", "type": "bind", "source": "/s", "options": options}
+        mounts = bundle.sort_mounts({"mounts": [entry]}, "/b", lambda _: (True, 1 << 30), nothing)
+        assert mounts.memory == (("/s", size),)
