@@ -18,7 +18,10 @@ from support.containerd import Containerd, Shim, until_end
 from support.cri import until
 from support.vm import DATA
 
-NAMES = "df -k /dev/shm | tail -1; cat /proc/sys/kernel/shmmni; hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
+NAMES = (
+    "df -k /dev/shm | tail -1; cat /proc/sys/kernel/shmmni; hostname; "
+    "cat /etc/hostname /etc/resolv.conf /etc/hosts"
+)
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 POD = AnyMessage(
     type_url="type.googleapis.com/runtime.v1.PodSandboxConfig",
