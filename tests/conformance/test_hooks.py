@@ -115,6 +115,23 @@ def test_hooks_of_create_are_in_the_bundle(suite):
         assert file.read().strip() == os.path.realpath(container.bundle)
 
 
+def test_relative_hooks(suite):
+    """Those of create are found below the bundle, that of the container below its directory."""
+    inside = {"path": "bin/touch", "args": ["touch", "/hook/inside"]}
+    folder = suite.folder()
+    spec = config("ls", "/hook", mounts=(bind(folder, "/hook", "bind"),))
+    spec["hooks"] = {
+        "createRuntime": [{"path": "rootfs/../hook", "args": ["hook"]}], "startContainer": [inside],
+    }  # fmt: skip
+    container = suite.container(spec)
+    os.symlink("/bin/true", f"{container.bundle}/hook")
+    container.create().ok()
+    container.start().ok()
+    container.wait()
+    container.delete().ok()
+    assert container.out == "inside\n"
+
+
 def test_hooks_of_start(ran):
     """start runs startContainer before the program and poststart after it."""
     assert ran[1]["started"][3:] == ["startContainer", "poststart"]

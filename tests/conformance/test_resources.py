@@ -134,6 +134,15 @@ def test_update_by_options(changing, option, value, name, place):
     assert changing.sh(read(name)).split()[place] == value
 
 
+def test_update_of_nothing(changing):
+    """A document that says nothing changes nothing; one that is no object is refused."""
+    before = changing.sh(read("pids"))
+    for text in ("null", "{}"):
+        changing.runtime("update", "-r", "-", changing.id, stdin=text).ok()
+    changing.runtime("update", "-r", "-", changing.id, stdin="[]").refused("")
+    assert changing.sh(read("pids")) == before
+
+
 def on_host(container, controller: str, *files: str) -> str:
     """A limit that the host itself holds: a file of either version of control groups."""
     for root in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup"):

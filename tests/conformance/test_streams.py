@@ -151,6 +151,28 @@ def typed(suite):
         yield container, console
 
 
+NO_SIZE = "stty: standard input"  # what busybox says of a terminal that has none
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ({"width": 80}, NO_SIZE), ({}, NO_SIZE),
+        ({"height": (1 << 33) + 24, "width": 65616}, "24 80"),
+    ],
+)  # fmt: skip
+def test_odd_sizes(suite, size, shown):
+    """Of each number the low 16 bits count; with one that is missing there is no size."""
+    spec = config("stty", "size", process={"terminal": True, "consoleSize": size})
+    with (
+        Console(suite.folder()) as console,
+        suite.created(spec, "--console-socket", console.path) as container,
+    ):  # fmt: skip
+        console.accept()
+        container.start().ok()
+        assert console.expect(b"\n").strip() == shown
+
+
 def facts_of(console: Console) -> str:
     """The greeting, without the terminal's carriage returns."""
     return console.greeting.replace("\r\n", "\n")

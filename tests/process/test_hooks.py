@@ -69,3 +69,12 @@ def test_one_that_is_not_there(tmp_path):
 def test_one_that_does_not_read_is_no_error(tmp_path):
     """The state is offered, not forced on it."""
     run_all("prestart", [{"path": script(tmp_path, "deaf", "exec <&-; exit 0")}], b"x" * 4000)
+
+
+def test_a_relative_path_begins_at_the_bundle(tmp_path):
+    """Wherever the command stands, and with the name that was given."""
+    script(tmp_path, "hook", f"echo $0 >{tmp_path}/out")
+    run_all("poststop", [{"path": "./hook"}], f'{{"bundle": "{tmp_path}"}}'.encode())
+    assert (tmp_path / "out").read_text().strip().endswith("/hook")
+    with pytest.raises(HostError, match="No such file"):
+        run_all("poststop", [{"path": "none"}], f'{{"bundle": "{tmp_path}"}}'.encode())

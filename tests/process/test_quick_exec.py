@@ -18,6 +18,7 @@ from kata.runtime.control_calls import ExecResponse, ExitResponse
 from kata.runtime.store import PAUSED, RUNNING, ContainerState, Store, new_id
 from kata.wire.calls import Empty
 from kata.wire.ttrpc import Connection
+from support.host import wait_until_caught
 from support.source import CHECKOUT, SOURCE
 
 PYTHON = "/usr/bin/python3"
@@ -152,6 +153,14 @@ def test_output_that_was_not_written_is_told(box):
     assert (code, errors) == (125, "err\nkata: cannot write the output: no space left\n")
 
 
+def test_a_process_that_was_lost_with_its_machine(box):
+    """137, and why, on both ways."""
+    box.end = ExitResponse(exit_code=137, signal=9, error="the virtual machine ended: QEMU died")
+    said = (137, "out\n", "err\nkata: the virtual machine ended: QEMU died\n")
+    assert box.run("box", "sh") == said
+    assert box.run("-i=false", "box", "sh") == said
+
+
 @pytest.mark.parametrize(("failure", "code", "words"), [
     (CommandNotFound('exec: "nope": no such file'), 127, 'exec: "nope": no such file'),
     (GuestError('chdir to cwd ("/x") set in config.json failed', why="no such file"), 125,
@@ -189,14 +198,6 @@ def test_signals_are_passed_on(number, box):
     assert process.wait(30) == 3
     process.communicate()
     assert box.signals == [number]
-
-
-def wait_until_caught(pid, number):
-    """A signal that came earlier would end the command."""
-    caught = 0
-    while not caught >> (number - 1) & 1:
-        with open(f"/proc/{pid}/status", encoding="ascii") as file:
-            caught = next(int(x.split()[1], 16) for x in file if x.startswith("SigCgt"))
 
 
 def test_a_paused_container_goes_the_long_way(tmp_path):

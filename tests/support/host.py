@@ -28,3 +28,11 @@ def need_root() -> None:
     """The test needs to be root, with its capabilities."""
     if os.geteuid() != 0:
         lacks("root")
+
+
+def wait_until_caught(pid, number):
+    """Wait until a process of ours catches a signal. Commands do once their process is there."""
+    caught = 0
+    while not caught >> (number - 1) & 1:
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
+            caught = next(int(x.split()[1], 16) for x in file if x.startswith("SigCgt"))

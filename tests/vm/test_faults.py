@@ -10,7 +10,7 @@ import time
 import pytest
 
 from kata.linux.syscalls import MNT_DETACH, mount, umount
-from support.host import need_tool
+from support.host import need_tool, wait_until_caught
 from support.vm import IMAGE, Kata
 
 PROGRESS = ("kata: fetching", "kata: packing", "kata: making")
@@ -194,6 +194,42 @@ def test_qemu_is_killed(kata):
     kata.wait_until("box", "stopped")
     kata.ok("rm", "box")
     assert kata.left() == []
+
+
+def _exec_beside(kata, *options: str):
+    process = kata.start("exec", *options, "box", "sh", "-c", "echo in; sleep 1000")
+    assert process.stdout.readline() == b"in\n"
+    wait_until_caught(process.pid, signal.SIGTERM)
+    return process
+
+
+def test_a_command_in_a_machine_that_is_killed(kata):
+    """It ends with 137, as with its container, and one line says what happened."""
+    first, state = _started(kata)
+    quick, whole = _exec_beside(kata), _exec_beside(kata, "-e", "A=1")
+    os.kill(state["vmm_pid"], signal.SIGKILL)
+    for process in (quick, whole):
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 137, err
+        [line] = err.decode().splitlines()
+        assert line.startswith("kata: the virtual machine ended: ")
+    first.communicate(timeout=20)
+    kata.wait_until("box", "stopped")
+    kata.ok("rm", "box")
+
+
+def test_a_command_whose_supervisor_is_killed(kata):
+    """It ends with 137, and one line says what happened."""
+    first, state = _started(kata)
+    quick, whole = _exec_beside(kata), _exec_beside(kata, "-e", "A=1")
+    os.kill(state["pid"], signal.SIGKILL)
+    for process in (quick, whole):
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 137, err
+        [line] = err.decode().splitlines()
+        assert line.startswith("kata: the supervisor of th")
+    first.communicate(timeout=20)
+    kata.ok("rm", "-f", "box")
 
 
 def test_the_supervisor_is_killed(kata):

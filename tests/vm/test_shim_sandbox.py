@@ -9,6 +9,7 @@ import pytest
 
 from kata.errors import KataError, NotFound, WrongState
 from kata.linux.namespaces import new_network, remove_mounted
+from kata.linux.syscalls import MNT_DETACH, mount, umount
 from kata.wire import containerd_sandbox as api
 from kata.wire.calls import Empty
 from kata.wire.containerd_types import SANDBOX_SERVICE
@@ -17,7 +18,10 @@ from support.containerd import Containerd, Shim, until_end
 from support.cri import until
 from support.vm import DATA
 
-NAMES = "cat /proc/sys/kernel/shmmni; hostname; cat /etc/hostname /etc/resolv.conf /etc/hosts"
+NAMES = (
+    "df -k /dev/shm | tail -1; cat /proc/sys/kernel/shmmni; hostname; "
+    "cat /etc/hostname /etc/resolv.conf /etc/hosts"
+)
 TYPE, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
 POD = AnyMessage(
     type_url="type.googleapis.com/runtime.v1.PodSandboxConfig",
@@ -55,9 +59,19 @@ def ask(shim, method, **fields):
     return shim.call(method, request, kinds[1], service=SANDBOX_SERVICE)
 
 
-def test_a_sandbox_and_its_containers(containerd, netns):
+@pytest.fixture
+def bundles(tmp_path):
+    """Where bundles lie, in memory as below /run; it outlives the containerd."""
+    path = f"{tmp_path}/bundles"
+    os.makedirs(path, exist_ok=True)
+    mount("none", path, "tmpfs", 0, "size=200m")
+    yield path
+    umount(path, MNT_DETACH)
+
+
+def test_a_sandbox_and_its_containers(bundles, containerd, netns):
     """Made, started, used by two containers that share names, stopped, waited for."""
-    bundle = f"{containerd.directory}/bundles/pod"
+    bundle = f"{bundles}/pod"
     os.makedirs(bundle)
     containerd.made.append("pod")
     shim = containerd.start("pod")
@@ -102,6 +116,7 @@ def container(containerd, shim: Shim, name: str, pid: int) -> None:
     shim.of("Start", name)
     assert shim.of("Wait", name).exit_status == 3
     said = until_end(reader).decode().splitlines()
+    assert said.pop(0).split()[1] == "65536"  # as containerd's own, not the host's /run
     assert said[:3] == ["77", "podname", "podname"]
     assert said[3:6] == ["search a.local", "nameserver 10.1.2.3", "options ndots:5"]
     with open("/etc/hosts", encoding="utf-8") as file:

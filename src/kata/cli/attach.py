@@ -202,15 +202,21 @@ class Attachment:
 
 
 def exit_code(answer: ExitResponse) -> int:
-    """The exit code for how a process ended; says so if not all of its output was written."""
+    """The exit code for how a process ended; says so if it was lost, or output of it was."""
+    if answer.error:
+        tell(answer.error)
     if answer.output_error:
-        message = f"kata: cannot write the output: {answer.output_error}\n".encode()
-        try:
-            os.write(2, message)
-        except OSError:
-            pass  # standard error is what cannot be written
+        tell(f"cannot write the output: {answer.output_error}")
         return answer.exit_code or _FAILED
     return answer.exit_code
+
+
+def tell(text: str) -> None:
+    """A line for the caller; standard error may be what cannot be written."""
+    try:
+        os.write(2, f"kata: {text}\n".encode())
+    except OSError:
+        pass
 
 
 def _ignore(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from kata.config.load import load
 from kata.errors import HostError, KataError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from kata.cli.parse import Options
     from kata.config.settings import Config
+    from kata.runtime.store import ContainerState
 
 
 def configuration(options: Options) -> Config:
@@ -33,6 +35,18 @@ def open_store(options: Options) -> Store:
             hint=f"run it as root: sudo kata {options.verb}",
         )
     return Store(root)
+
+
+def list_states(store: Store) -> list[ContainerState]:
+    """All containers; of each that cannot be read there is a line on standard error."""
+    return store.list(tell_damaged)
+
+
+def tell_damaged(error: KataError) -> None:
+    """Say which container cannot be read: one line."""
+    from kata.cli.text import one_line
+
+    print(f"kata: {one_line(str(error))}", file=sys.stderr)
 
 
 def for_each(names: Iterable[str], options: Options, act: Callable[[str], None]) -> int:

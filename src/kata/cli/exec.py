@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.attach import Attachment, exit_code
+from kata.cli.attach import Attachment, exit_code, tell
 from kata.cli.run_request import read_file, terminal_size, without_config, workdir
 from kata.cli.streams import StandardStreams
 from kata.config.load import load
@@ -12,7 +12,7 @@ from kata.errors import GuestError, InvalidInput, KataError, WrongState
 from kata.oci import options as values
 from kata.runtime.control import connect
 from kata.runtime.control_api import ExecRequest, ExecResponse
-from kata.runtime.store import PAUSED, RUNNING, Store
+from kata.runtime.store import LOST_EXIT_CODE, PAUSED, RUNNING, STOPPED, Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def _serve(
     attachment.catch_signals()
     try:
         return exit_code(attachment.wait(attachment.ask()))
-    except WrongState:
-        return _after_the_end(store, state.id)
+    except WrongState as error:
+        return _after_the_end(store, state.id, error)
 
 
 def follow(
@@ -81,8 +81,8 @@ def follow(
     attachment.forward(signals)
     try:
         return exit_code(attachment.wait(number))
-    except WrongState:
-        return _after_the_end(store, container_id)
+    except WrongState as error:
+        return _after_the_end(store, container_id, error)
 
 
 def _request(options: Options) -> ExecRequest:
@@ -97,10 +97,12 @@ def _request(options: Options) -> ExecRequest:
     )  # fmt: skip
 
 
-def _after_the_end(store: Store, container_id: str) -> int:
+def _after_the_end(store: Store, container_id: str, error: WrongState) -> int:
     """The container ended while the command ran: the command was killed with it."""
     try:
         state = store.load(container_id)
     except KataError:
-        return 137  # removed as well
-    return state.exit_code or 137
+        return LOST_EXIT_CODE  # removed as well
+    if state.error or state.status != STOPPED:  # not yet: its supervisor is just dying
+        tell((state.error or str(error)).partition("\n")[0])
+    return state.exit_code or LOST_EXIT_CODE

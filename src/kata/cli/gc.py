@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kata.cli.context import configuration, open_store
+from kata.cli.context import configuration, open_store, tell_damaged
 from kata.cli.output import print_json
 from kata.errors import HostError
 from kata.image import scratch
@@ -25,7 +25,7 @@ def _template(name: str) -> str:
 def run(options: Options) -> int:
     """Collect garbage: of containers, of templates that nobody will ask for, of pulls."""
     config = configuration(options)
-    removed = collect(open_store(options))
+    removed = collect(open_store(options), tell_damaged)
     templates = machines.templates(config, config.hypervisor.path)
     failure = None
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kata.cli.context import open_store
+from kata.cli.context import list_states, open_store
 from kata.cli.output import show_list
 from kata.cli.parse import UsageError, must_be
 from kata.cli.text import age, duration, moment, shorten
@@ -28,7 +28,7 @@ _WIDTHS = (32, 20)  # of image and command
 def run(options: Options) -> int:
     """List containers."""
     wanted = parse_filters(options.filter)
-    states = [s for s in open_store(options).list() if matches(s, wanted)]
+    states = [s for s in list_states(open_store(options)) if matches(s, wanted)]
     if not options.all and "status" not in wanted and "exited" not in wanted:
         states = [s for s in states if s.status != STOPPED]
     if options.quiet and options.format != "json":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kata.cli.context import for_each, open_store
 from kata.errors import NotFound
 from kata.runtime.cleanup import remove
+from kata.runtime.store import Damaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ def run(options: Options) -> int:
     def act(name: str) -> None:
         try:
             state = store.find(name)
+        except Damaged as error:
+            if not options.force:
+                raise
+            store.discard(error.container_id)
+            print(name)
+            return
         except NotFound as error:
             if options.force and not error.why:  # "ambiguous" stays an error
                 return

@@ -251,9 +251,7 @@ class _Run:
             return False
 
     def _report(self, answer: ExitResponse) -> None:
-        if answer.error:
-            _say(answer.error)
-        elif answer.oom_killed:
+        if answer.oom_killed and not answer.error:
             _say(f'container "{self._state.name}" ran out of memory, and a process was killed')
         if answer.log_error:
             where = f'state directory "{self._store.root}"'

@@ -86,7 +86,7 @@ _id_mapping = table(
 )
 _id_mappings = array(_id_mapping)
 _hook = table(
-    {"path": absolute, "args": strings, "env": strings, "timeout": integer(1, (1 << 31) - 1)},
+    {"path": filled, "args": strings, "env": strings, "timeout": integer(1, (1 << 31) - 1)},
     "path",
 )
 _hooks = array(_hook)
@@ -143,7 +143,7 @@ PROCESS = table(
     {
         "args": strings, "commandLine": string, "cwd": absolute, "env": strings,
         "terminal": boolean, "user": _user, "capabilities": _capabilities,
-        "consoleSize": table({"height": uint16, "width": uint16}, "height", "width"),
+        "consoleSize": table({"height": uint64, "width": uint64}),
         "apparmorProfile": string, "selinuxLabel": string, "noNewPrivileges": boolean,
         "oomScoreAdj": integer(-1000, 1000), "rlimits": array(_rlimit),
         "scheduler": _scheduler, "ioPriority": _io_priority,
@@ -184,7 +184,7 @@ RESOURCES = table({
     "cpu": table({
         "shares": uint64, "quota": int64, "burst": uint64, "period": uint64,
         "realtimeRuntime": int64, "realtimePeriod": uint64, "cpus": string, "mems": string,
-        "idle": int64,
+        "idle": integer(0, 1),
     }),
     "blockIO": table({
         "weight": uint16, "leafWeight": uint16, "weightDevice": _weights,

@@ -37,11 +37,18 @@ def parse_process(text: str | bytes, name: str) -> Spec:
 
     Raises ``InvalidSpec`` that names the file, and what is wrong by its path in it.
     """
-    return _part(text, name, lambda v: _shape(PROCESS, v, "") or _process_faults(v, ""))
+    process = _part(text, name, lambda v: _shape(PROCESS, v, "") or _process_faults(v, ""))
+    _settle_process(process)
+    return process
 
 
 def parse_resources(text: str | bytes, name: str) -> Spec:
-    """OCI's linux.resources, as ``update --resources`` is given; raises as ``parse_process``."""
+    """OCI's linux.resources, as ``update --resources`` is given; raises as ``parse_process``.
+
+    As with runc null asks for nothing.
+    """
+    if text.strip() in (b"null", "null"):
+        return {}
     return _part(text, name, lambda v: _shape(RESOURCES, v, "") or _resource_faults(v, ""))
 
 
@@ -68,6 +75,7 @@ def namespaces(spec: Spec) -> dict[str, str]:
 
 def _settle(spec: Spec) -> None:
     """Read as runc does: relative paths begin at the root, what needs a namespace goes without."""
+    _settle_process(spec["process"])
     linux = spec.get("linux") or {}
     for where, entries in (
         ("destination", spec.get("mounts")), ("path", linux.get("devices")),
@@ -79,6 +87,14 @@ def _settle(spec: Spec) -> None:
     for name, kind in _WITHOUT.items():
         if kind not in kinds:
             linux.pop(name, None)
+
+
+def _settle_process(process: Spec) -> None:
+    """Of the size of a terminal the kernel has 16 bits; what is missing is 0."""
+    size = process.get("consoleSize")
+    if size is not None:
+        for name in ("height", "width"):
+            size[name] = (size.get(name) or 0) & 0xFFFF
 
 
 _WITHOUT = {"uidMappings": "user", "gidMappings": "user", "timeOffsets": "time"}

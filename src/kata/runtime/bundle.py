@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kata.errors import InvalidInput, InvalidSpec
+from kata.errors import InvalidInput
 from kata.oci.spec import namespaces
 from kata.storage import plan as storage
 from kata.wire.agent_api import RESOLVER, SANDBOX_NETWORK
@@ -73,13 +73,12 @@ def sort_mounts(
         if not is_bind(mount) or is_system(source):
             places.append(-1)
             continue
-        if not source:
-            raise InvalidSpec(f"mounts[{index}].source", "is missing, and a bind mount needs it")
         source = os.path.normpath(os.path.join(bundle, source))
         is_directory, tmpfs = look(source)
         ids = mapped_ids(spec, index)
-        if _clean(mount["destination"]) == _SHM and tmpfs and ids is None:
-            memory.append((source, tmpfs))
+        named = (mount.get("source") or "").startswith("/")
+        if _clean(mount["destination"]) == _SHM and tmpfs and named and ids is None:
+            memory.append((source, _asked_size(mount) or tmpfs))
             places.append(-1)
             continue
         places.append(len(volumes))
@@ -90,6 +89,15 @@ def sort_mounts(
             )
         )  # fmt: skip
     return Mounts(tuple(volumes), tuple(places), tuple(memory))
+
+
+def _asked_size(mount: Spec) -> int:
+    """The bytes of shared memory that our own front end asks for; 0 if it does not."""
+    for option in mount.get("options") or ():
+        name, _, value = option.partition("=")
+        if name == "size" and value.isascii() and value.isdecimal():
+            return int(value)
+    return 0
 
 
 def is_overlay(mount: Spec) -> bool:
@@ -135,7 +143,7 @@ def host_binds(spec: Spec, bundle: str) -> tuple[tuple[str, str], ...]:
                 found.append((view(mount.get("options") or ()), mount["destination"]))
             except InvalidInput:
                 pass  # told when it is to be mounted
-        elif is_bind(mount) and source and not is_system(source):
+        elif is_bind(mount) and not is_system(source):
             found.append((os.path.normpath(os.path.join(bundle, source)), mount["destination"]))
     return tuple(found)
 

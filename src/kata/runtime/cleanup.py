@@ -6,11 +6,13 @@ import os
 import time
 
 from kata.errors import KataError, NotFound, WrongState
-from kata.runtime.store import STOPPED
+from kata.runtime.store import STOPPED, Damaged
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kata.runtime.store import ContainerState, Store
 
 _PATIENCE_S = 10.0
@@ -141,10 +143,10 @@ def remove_groups(state: ContainerState) -> None:
         existing(state.id).remove()
 
 
-def collect(store: Store) -> list[str]:
+def collect(store: Store, tell: Callable[[KataError], None]) -> list[str]:
     """Remove all that belongs to no living supervisor and to no stopped container that is kept.
 
-    Gives a line for each thing removed.
+    Gives a line for each thing removed; ``tell`` hears of what cannot be read, which stays.
     """
     removed = []
     for container_id in store.ids():
@@ -152,6 +154,9 @@ def collect(store: Store) -> list[str]:
             continue
         try:
             state = store.load(container_id)
+        except Damaged as error:
+            tell(error)
+            continue
         except NotFound:
             if store.sweep_nameless(container_id):
                 removed.append(f"container {container_id[:12]} (no state)")
@@ -193,12 +198,12 @@ def _free_uids(store: Store) -> list[str]:
     directory = f"{store.root}/uids"
     removed = []
     for name in os.listdir(directory) if os.path.isdir(directory) else ():
-        with open(f"{directory}/{name}", "rb") as file:
-            try:
+        try:
+            with open(f"{directory}/{name}", "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            os.unlink(f"{directory}/{name}")
+                os.unlink(f"{directory}/{name}")
+        except OSError:
+            continue  # somebody has it, or it is none
         removed.append(f"user id lock {name}")
     return removed
 
@@ -208,7 +213,9 @@ def _dangling_names(store: Store) -> list[str]:
     removed = []
     for name in os.listdir(directory) if os.path.isdir(directory) else ():
         link = f"{directory}/{name}"
-        if not os.path.isdir(store.directory(os.readlink(link))):
+        if not os.path.islink(link):
+            continue  # nothing of ours
+        if not os.path.lexists(store.directory(os.readlink(link))):
             os.unlink(link)
             removed.append(f"name {name}")
     return removed

@@ -12,6 +12,7 @@ import time
 
 from kata.errors import HostError
 from kata.linux import syscalls as sc
+from kata.wire.quickjson import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +32,21 @@ def run_all(kind: str, hooks: Iterable[Hook], state: bytes, *, network: int = -1
     Raises ``HostError`` for the first that fails or takes longer than its timeout.
     """
     for index, hook in enumerate(hooks):
-        status, output = _run(hook, state, network)
+        status, output = _run(_placed(hook, state), state, network)
         if status:
             raise HostError(
                 f"error running {kind} hook #{index}",
                 why=f"{hook['path']}: {_how(status, hook)}"
                 + (f", output: {output}" if output else ""),
             )
+
+
+def _placed(hook: Hook, state: bytes) -> Hook:
+    """With its path from the root: a relative one begins at the bundle, where runc stands."""
+    if hook["path"].startswith("/"):
+        return hook
+    path = os.path.join(loads(state).get("bundle") or "/", hook["path"])
+    return {"args": [hook["path"]], **hook, "path": path}
 
 
 def _how(status: int, hook: Hook) -> str:

@@ -99,9 +99,8 @@ class Lifetime:
         """Its first process ended, or all was lost with the virtual machine."""
         now = time.time_ns()
         if isinstance(how, KataError):
-            self.result = ExitResponse(
-                exit_code=states.LOST_EXIT_CODE, signal=KILL, finished_ns=now, error=describe(how)
-            )
+            self.result = killed(describe(how))
+            self.result.finished_ns = now
         else:
             self.result = ExitResponse(
                 exit_code=how.exit_code, signal=how.signal, oom_killed=how.oom_killed,
@@ -131,6 +130,11 @@ class Lifetime:
         """No more output is kept."""
         if self.log is not None:
             self.log.close()
+
+
+def killed(error: str) -> ExitResponse:
+    """How a process ended whose virtual machine is gone, and why that is."""
+    return ExitResponse(exit_code=states.LOST_EXIT_CODE, signal=KILL, error=error)
 
 
 def note(text: str) -> None:

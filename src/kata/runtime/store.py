@@ -12,12 +12,13 @@ import fcntl
 import os
 from errno import EDQUOT, ENOSPC
 
-from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound
+from kata.errors import AlreadyExists, HostError, InvalidInput, NotFound, WrongState
 from kata.wire import quickjson as json
 from kata.wire.record import fields, record, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
@@ -64,6 +65,19 @@ class ContainerState:
     systemd_slice: str = ""  # where systemd makes it
     hooks: bool = False  # whether HOOKS is beside the state
     traces: tuple[str, ...] = ()  # paths to be gone with it: its groups, the lock of its user id
+
+
+class Damaged(NotFound):
+    """A container whose state cannot be read, or is in no format that is known here."""
+
+    def __init__(self, root: str, container_id: str, error: Exception) -> None:
+        why = getattr(error, "strerror", None) or str(error)
+        super().__init__(
+            f'the state of container "{container_id[:12]}" cannot be read',
+            why=f"{root}/{container_id}/state.json: {why}",
+            hint=f"kata rm -f {container_id[:12]} removes it",
+        )
+        self.container_id = container_id
 
 
 def check_name(name: str) -> str:
@@ -178,12 +192,16 @@ class Store:
             return file.read()
 
     def load(self, container_id: str) -> ContainerState:
-        """The state, corrected if its supervisor died; raises ``NotFound``."""
+        """The state, corrected if its supervisor died; raises ``NotFound``, ``Damaged``."""
         try:
             with open(f"{self.directory(container_id)}/state.json", "rb") as file:
                 state = parse_state(file.read())
-        except (OSError, ValueError, TypeError):
+        except FileNotFoundError:
             raise NotFound(f'no such container: "{container_id}"') from None
+        except (OSError, ValueError, TypeError) as error:
+            raise Damaged(self.root, container_id, error) from None
+        if state.id != container_id:
+            raise Damaged(self.root, container_id, ValueError("it is another container's"))
         if state.status != STOPPED and not self.alive(state.sandbox or container_id):
             state = replace(
                 state,
@@ -211,14 +229,19 @@ class Store:
             return []
         return [n for n in names if len(n) == 64 and not n.strip("0123456789abcdef")]
 
-    def list(self) -> list[ContainerState]:
-        """Every container, newest first; hidden ones are left out."""
+    def list(self, tell: Callable[[Damaged], None] | None = None) -> list[ContainerState]:
+        """Every container, newest first; hidden ones are left out.
+
+        So are those that cannot be read; ``tell`` hears of each.
+        """
         states = []
         for container_id in self.ids():
             try:
                 state = self.load(container_id)
-            except NotFound:
-                continue  # being made or removed just now
+            except NotFound as error:  # being made or removed just now, if it is not damaged
+                if tell is not None and isinstance(error, Damaged):
+                    tell(error)
+                continue
             if not _is_hidden(state):
                 states.append(state)
         return sorted(states, key=lambda s: s.created_ns, reverse=True)
@@ -272,6 +295,17 @@ class Store:
                 return False
             _remove_tree(directory)
         return True
+
+    def discard(self, container_id: str) -> None:
+        """Remove one that cannot be read, with its name. Raises ``WrongState`` if it runs."""
+        with Naming(self.root):
+            if self.alive(container_id):
+                raise WrongState(f'container "{container_id}" cannot be read, and it runs')
+            _remove_tree(self.directory(container_id))
+            _unlink(self.directory(container_id))  # if it is no directory
+            for name in os.listdir(f"{self.root}/names"):
+                if _readlink(f"{self.root}/names/{name}") == container_id:
+                    _unlink(f"{self.root}/names/{name}")
 
     def owner(self, state: ContainerState) -> str:
         """The directory of the supervisor that has a container."""
@@ -361,14 +395,30 @@ def _overwrite(path: str, data: bytes) -> None:
         os.close(fd)
 
 
+_KINDS = {"str": str, "int": int, "bool": bool}  # by how they are written; others are arrays
+
+
 def parse_state(data: bytes) -> ContainerState:
-    """A state as it is on disk. Raises ``ValueError`` or ``TypeError``."""
+    """A state as it is on disk; fields of a younger version are passed over.
+
+    Raises ``ValueError`` or ``TypeError``.
+    """
     raw: dict[str, Any] = json.loads(data)
+    if type(raw) is not dict:
+        raise TypeError("it is no object")
     known = {k: raw[k] for k in raw if k in ContainerState.__annotations__}
+    for name, value in known.items():
+        kind = ContainerState.__annotations__[name]
+        if type(value) is not _KINDS.get(kind, list):
+            raise TypeError(f'"{name}" is of another kind')
     for words in ("command", "traces"):
         known[words] = tuple(known.get(words, ()))
+        if not all(type(word) is str for word in known[words]):
+            raise TypeError(f'"{words}" is not of texts')
     for pairs in ("labels", "annotations"):
         known[pairs] = tuple((k, v) for k, v in known.get(pairs, ()))
+        if not all(type(k) is type(v) is str for k, v in known[pairs]):
+            raise TypeError(f'"{pairs}" is not of texts')
     return ContainerState(**known)
 
 

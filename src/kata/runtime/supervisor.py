@@ -17,7 +17,7 @@ from kata.runtime import store as states
 from kata.runtime.container import Container
 from kata.runtime.control import ControlServer
 from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse, StartedResponse
-from kata.runtime.lifetime import KILL, Lifetime, note
+from kata.runtime.lifetime import KILL, Lifetime, killed, note
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
 from kata.wire.agent_api import STDOUT, Empty, WaitResponse
@@ -142,13 +142,15 @@ class Supervisor:
             return life.result
         container = life.present()
         process = container.process(request.exec_id)
-        end = process.wait()
+        try:
+            end = process.wait()
+            result = ExitResponse(exit_code=end.exit_code, signal=end.signal)
+        except AgentError as error:
+            result = killed(str(self._sandbox.explain(error)))
         process.drain()
         container.forget(process)
-        return ExitResponse(
-            exit_code=end.exit_code, signal=end.signal, finished_ns=time.time_ns(),
-            output_error=process.output_error,
-        )  # fmt: skip
+        result.finished_ns, result.output_error = time.time_ns(), process.output_error
+        return result
 
     def _on_signal(self, request: agent_api.SignalRequest, _fds: list[int]) -> Empty:
         """As with kill(2), it is done when the signal is on its way.

@@ -21,6 +21,7 @@ _FILES = (
 )  # fmt: skip
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _SHM = "/dev/shm"
+_SHM_BYTES = 64 << 20  # of containerd's own tmpfs (``defaultShmSize``)
 _TMPFS_MAGIC = 0x01021994  # statfs(2)
 
 
@@ -62,6 +63,7 @@ def add_mounts(spec: dict[str, Any], bundle: str) -> None:
         if destination in taken or not os.path.exists(f"{bundle}/{name}"):
             continue
         options = ["rbind", "rprivate", "rw" if destination == _SHM else access]
+        options += [f"size={_SHM_BYTES}"] if destination == _SHM else []
         mounts.append({
             "destination": destination, "type": "bind", "source": f"{bundle}/{name}",
             "options": options,

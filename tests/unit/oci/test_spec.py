@@ -295,7 +295,13 @@ def test_null_is_absent():
             "linux.resources.devices[0].major",
             "must be from -1 to",
         ),
-        (("hooks", "prestart", 0, "path"), "fix", "hooks.prestart[0].path", "must be an absolute"),
+        (("hooks", "prestart", 0, "path"), "", "hooks.prestart[0].path", "must not be empty"),
+        (
+            ("linux", "resources", "cpu", "idle"),
+            5,
+            "linux.resources.cpu.idle",
+            "must be from 0 to 1, not 5",
+        ),
     ],
 )
 def test_faults_have_a_path(path, value, where, why):
@@ -322,6 +328,10 @@ def test_faults_have_a_path(path, value, where, why):
         (("hostname",), "h" * 64),
         (("linux", "devices", 0, "path"), "dev/relative"),
         (("linux", "resources", "devices", 0, "access"), "rwx"),
+        (("hooks", "prestart", 0, "path"), "relative/hook"),
+        (("process", "consoleSize"), {}),
+        (("process", "consoleSize"), {"height": 1 << 40, "width": 80}),
+        (("mounts", 1, "source"), ""),
     ],
 )
 def test_what_runc_runs_is_accepted(path, value):
@@ -338,6 +348,21 @@ def test_relative_paths_begin_at_the_root():
     assert found["mounts"][0]["destination"] == "/relative/../place"
     assert [m["destination"] for m in found["mounts"][1:]] == others
     assert found["linux"]["devices"][0]["path"] == "/../dev/relative"
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        ({}, {"height": 0, "width": 0}),
+        ({"width": 80}, {"height": 0, "width": 80}),
+        ({"height": (1 << 33) + 24, "width": 70000}, {"height": 24, "width": 4464}),
+    ],
+)
+def test_sizes_of_terminals(size, read):
+    """The kernel has 16 bits for each number, and runc takes as many."""
+    spec = changed(("process", "consoleSize"), size)
+    assert parse(json.dumps(spec))["process"]["consoleSize"] == read
+    assert parse_process(json.dumps(spec["process"]), "p")["consoleSize"] == read
 
 
 @pytest.mark.parametrize(
@@ -396,6 +421,7 @@ def test_process_and_resources_alone():
     assert parse_process(json.dumps(EXAMPLE["process"]), "p") == EXAMPLE["process"]
     assert parse_resources('{"pids": {"limit": 3}}', "r") == {"pids": {"limit": 3}}
     assert parse_resources('{"pids": {}}', "r") == {"pids": {}}
+    assert parse_resources(b" null\n", "r") == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kata.errors import InvalidInput, InvalidSpec
+from kata.errors import InvalidInput
 from kata.runtime import bundle
 from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.control_api import ExecRequest
@@ -109,11 +109,14 @@ def test_processors_of_the_host_are_not_the_guests_business():
     assert found == {"cpu": {"shares": 5}, "pids": {}}
 
 
-def test_a_bind_mount_without_a_source_is_refused():
-    """The fault has its path."""
-    spec = {"mounts": [{"destination": "/a", "type": "bind"}]}
-    with pytest.raises(InvalidSpec, match=r"mounts\[0\].source"):
-        bundle.sort_mounts(spec, "/b", look, nothing)
+@pytest.mark.parametrize("place", ["/a", "/dev/shm"])
+def test_a_bind_mount_without_a_source_is_of_the_bundle(place):
+    """As with runc; shared memory has a name."""
+    entries = [{"destination": place, "type": "bind"}]
+    entries.append({**entries[0], "source": ""})
+    mounts = bundle.sort_mounts({"mounts": entries}, "/b", lambda _: (True, 1 << 20), nothing)
+    assert [v.source for v in mounts.volumes] == ["/b", "/b"]
+    assert bundle.host_binds({"mounts": entries}, "/b") == (("/b", place),) * 2
 
 
 def test_an_overlay_is_made_on_the_host():
@@ -200,3 +203,11 @@ def test_the_last_mount_at_resolv_conf_counts(tmp_path):
     for other in ("", str(tmp_path), f"{tmp_path}/fifo"):
         assert not bundle.asks_engine(other)
     assert bundle.resolv_conf(SPEC, "/b") == ""
+
+
+def test_shared_memory_has_the_size_that_was_asked_for():
+    """The shim says it where it made the directory; else it is the host's."""
+    for options, size in ((["rbind", "size=65536"], 65536), (["rbind"], 1 << 30)):
+        entry = {"destination": "/dev/shm", "type": "bind", "source": "/s", "options": options}
+        mounts = bundle.sort_mounts({"mounts": [entry]}, "/b", lambda _: (True, 1 << 30), nothing)
+        assert mounts.memory == (("/s", size),)

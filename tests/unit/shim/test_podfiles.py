@@ -43,7 +43,7 @@ def test_what_containerd_mounts_goes_before(tmp_path):
     assert found == {
         "/etc/hosts/": ("/mine", []), "/etc/hostname": (f"{tmp_path}/hostname", ["ro"]),
         "/etc/resolv.conf": (f"{tmp_path}/resolv.conf", ["ro"]),
-        "/dev/shm": (f"{tmp_path}/shm", ["rw"]),
+        "/dev/shm": (f"{tmp_path}/shm", ["size=67108864"]),
     }  # fmt: skip
 
 

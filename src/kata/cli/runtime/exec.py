@@ -188,7 +188,7 @@ class _Execution:
 
     def _in_front(self, standard: StandardStreams) -> int:
         """Without a stand-in: we are the process that stands for it."""
-        from kata.cli.attach import Attachment
+        from kata.cli.attach import Attachment, tell
 
         client = connect(self._store, self._state)
         wanted = standard.wanted()
@@ -205,6 +205,9 @@ class _Execution:
         )  # fmt: skip
         attachment.catch_signals()
         try:
-            return attachment.wait(attachment.ask()).exit_code
+            end = attachment.wait(attachment.ask())
         except WrongState:
             return LOST_EXIT_CODE
+        if end.error:
+            tell(end.error)
+        return end.exit_code

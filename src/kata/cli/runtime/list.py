@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from kata.cli.runtime.containers import open_store
 from kata.cli.runtime.state import document, rfc3339
 from kata.errors import InvalidInput
@@ -10,11 +12,16 @@ from kata.wire.quickjson import dumps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kata.cli.parse import Options
+    from kata.errors import KataError
+
+
+def _tell(error: KataError) -> None:
+    print(f"kata-runtime: {error}", file=sys.stderr)
 
 
 def run(options: Options) -> int:
     """Print them."""
-    states = sorted(open_store(options).list(), key=lambda state: state.name)
+    states = sorted(open_store(options).list(_tell), key=lambda state: state.name)
     if options.quiet:
         for state in states:
             print(state.name)
