@@ -40,3 +40,19 @@ def test_a_container_on_a_host_without_a_daemon(nine):
     refused = nine("run", "--rm", "-v", "kept:/kept:ro", IMAGE, "sh", "-c", "echo x >/kept/file")
     assert refused.code != 0
     assert "Read-only file system" in refused.err
+
+
+def test_containers_of_a_pod_come_and_go(nine):
+    """A second container finds what the first shares with it, and goes on when that is removed."""
+    if nine.kind != "podman":
+        pytest.skip("pods are Podman's")
+    nine.ok("pod", "create", "--name", "pod", "--network", "none")
+    nine.up("--pod", "pod", "-v", "kept:/kept", IMAGE, "sleep", "1000", name="first")
+    nine.sh("first", "echo word >/kept/file; echo own >/root/own")
+    nine.up("--pod", "pod", "-v", "kept:/there", IMAGE, "sleep", "1000", name="second")
+    words = "cat /there/file; [ -e /root/own ] || echo another root; echo more >>/there/file"
+    assert nine.sh("second", words).splitlines() == ["word", "another root"]
+    assert nine.sh("first", "cat /kept/file").splitlines() == ["word", "more"]
+    nine.end("first")
+    assert nine.sh("second", "cat /there/file").splitlines() == ["word", "more"]
+    nine.ok("pod", "rm", "-f", "-t0", "pod")

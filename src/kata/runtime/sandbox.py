@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kata.runtime.timing import Marks
     from kata.runtime.workload import Workload
     from kata.storage.plan import Plan, Share
+    from kata.storage.share import RunningShare
     from kata.wire.agent_api import CreateContainerRequest, Storage
 
 NO_FILES = storage.Plan("", (), (), (), ())  # of a sandbox whose containers are still to come
@@ -383,9 +384,9 @@ class Sandbox:
         self._close_descriptors()
         self._marks.mark("ready")
 
-    def _share_ended(self, why: KataError) -> None:
+    def _share_ended(self, share: RunningShare) -> None:
         if not self._stopping:
-            self._share_failure = why
+            self._share_failure = share.failure()
             self.kill()
 
     def configure(self) -> Call:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from kata.config.settings import Config
-    from kata.errors import KataError
     from kata.hypervisors.interface import Vm
     from kata.resources.group import Entry
     from kata.storage.plan import Share
@@ -67,17 +66,18 @@ def is_plugged(share: Served | None) -> bool:
     return share is not None and share.vmm_fd >= 0
 
 
-def plug(share: RunningShare, vm: Vm, ended: Callable[[KataError], None]) -> None:
+def plug(share: RunningShare, vm: Vm, ended: Callable[[RunningShare], None]) -> None:
     """Give a running VMM the daemon's share; ``ended`` is called when the daemon is gone.
 
-    A guest whose file server is gone would hang for ever. Raises ``HostError``.
+    A guest whose file server is gone would hang for ever. Who stops the share does so in another
+    thread, and alone may wait for it: it is for ``ended`` to know. Raises ``HostError``.
     """
 
     def watch() -> None:
         poll = select.poll()
         poll.register(share.process.pidfd, select.POLLIN)
         poll.poll()
-        ended(share.failure())
+        ended(share)
 
     share.settle()
     vm.plug_share()
