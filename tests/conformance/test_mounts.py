@@ -59,7 +59,6 @@ def entries(folder: str) -> tuple[dict, ...]:
         bind(f"{folder}/rw", "/link/target", "bind"),
         bind(f"{folder}/rw", "/up", "bind"),
         bind("beside", "/beside", "bind"),
-        bind("", "/bundle", "bind"),
         bind(f"{folder}/rw", "no-slash/here", "bind"),
         bind(f"{folder}/single", "/gone/../back", "bind"),
         {"destination": "/typed", "type": "none", "source": f"{folder}/rw",
@@ -95,7 +94,6 @@ SNIPPETS = {
     "link": "cat /inside/target/file; ls -l /link",
     "up": "cat /etc/caught/file",
     "beside": "cat /beside/file",
-    "bundle": "cat /bundle/beside/file; ls /bundle/config.json",
     "no_slash": "cat /no-slash/here/file; stat -f -c %T /memory/no-slash",
     "back": "cat /back",
     "types": "cat /typed/file /untyped/file && echo x >/untyped/new",
@@ -252,11 +250,6 @@ def test_symlink_upwards_stays_in_the_root(mounted):
 def test_relative_source(mounted):
     """A relative source is below the bundle."""
     assert mounted.beside.out == "host\n"
-
-
-def test_empty_source(mounted):
-    """It is the bundle."""
-    assert mounted.bundle.out == "host\n/bundle/config.json\n"
 
 
 def test_type_of_a_bind_is_ignored(mounted):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from conformance.bundle import config, tmpfs
+from conformance.bundle import bind, config, tmpfs
 from conformance.facts import mount
 
 PROTECTED = {
@@ -145,3 +145,9 @@ def test_no_pivot_is_accepted(suite):
 def test_no_new_keyring_is_accepted(suite):
     """create --no-new-keyring works."""
     assert suite.done(config("echo", "here"), "--no-new-keyring").out == "here\n"
+
+
+def test_bind_without_a_source(suite):
+    """It is the bundle that is mounted."""
+    spec = config("ls", "/bundle/config.json", mounts=(bind("", "/bundle", "bind"),))
+    assert suite.done(spec).out == "/bundle/config.json\n"

@@ -246,6 +246,17 @@ def test_the_supervisor_is_killed(kata):
     assert kata.left() == []
 
 
+def test_a_supervisor_that_is_stopped(kata):
+    """It is in nobody's way: others run, and it is removed without being asked."""
+    process, state = _started(kata)
+    os.kill(state["pid"], signal.SIGSTOP)
+    assert kata.ok("run", "--rm", IMAGE, "echo", "x") == "x"
+    kata.ok("rm", "-f", "box", timeout=10)  # as long as one that runs has for its answer
+    process.communicate(timeout=20)
+    _gone(state["vmm_pid"])
+    assert kata.left() == []
+
+
 def test_everything_is_killed(kata):
     """After a power cut, in effect, gc leaves a state root as if nothing had been."""
     process, state = _started(kata, "--rm")

@@ -31,10 +31,22 @@ def remove(store: Store, state: ContainerState, *, force: bool = False) -> None:
                 f'container "{state.name}" is {state.status}',
                 hint=f"stop it first, or kata rm -f {state.name}",
             )
-        _end(store, state)
+        if _is_stopped(state.pid):
+            kill(store, state)  # it would be asked in vain
+        else:
+            _end(store, state)
     store.forget(state)
     remove_groups(state)
     _free_uids(store)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] == b"T"
+    except OSError:
+        return False
 
 
 def _end(store: Store, state: ContainerState) -> None:

