@@ -1,5 +1,7 @@
 """Engines with a runtime whose QEMU serves the files of containers itself, by 9p."""
 
+import os
+
 import pytest
 
 from support import engines
@@ -42,6 +44,17 @@ def test_a_container_on_a_host_without_a_daemon(nine):
     assert "Read-only file system" in refused.err
 
 
+def served() -> set[str]:
+    """What virtual machines of this host serve by themselves."""
+    found: set[str] = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found |= set(os.listdir(f"/proc/{pid}/root/shared"))
+        except OSError:
+            pass  # it has none, or has ended
+    return found
+
+
 def test_containers_of_a_pod_come_and_go(nine):
     """A second container finds what the first shares with it, and goes on when that is removed."""
     if nine.kind != "podman":
@@ -49,10 +62,14 @@ def test_containers_of_a_pod_come_and_go(nine):
     nine.ok("pod", "create", "--name", "pod", "--network", "none")
     nine.up("--pod", "pod", "-v", "kept:/kept", IMAGE, "sleep", "1000", name="first")
     nine.sh("first", "echo word >/kept/file; echo own >/root/own")
+    first = served()
     nine.up("--pod", "pod", "-v", "kept:/there", IMAGE, "sleep", "1000", name="second")
     words = "cat /there/file; [ -e /root/own ] || echo another root; echo more >>/there/file"
     assert nine.sh("second", words).splitlines() == ["word", "another root"]
     assert nine.sh("first", "cat /kept/file").splitlines() == ["word", "more"]
+    assert first < served()
     nine.end("first")
+    left = {name for name in first - served() if name.endswith("-rootfs")}
+    assert len(left) == 1  # and that of the pod's own container stays
     assert nine.sh("second", "cat /there/file").splitlines() == ["word", "more"]
     nine.ok("pod", "rm", "-f", "-t0", "pod")

@@ -27,6 +27,7 @@ _CACHE_C = {
 }  # fmt: skip
 _CACHE_RUST = {"coherent": "never"}
 _HINT = "install virtiofsd (Debian 13 and newer) or qemu-system-common (Debian 12)"
+_WITHOUT = 'see virtio_fs_daemon in the settings; shared_fs = "auto" can do without'
 
 
 @record
@@ -83,7 +84,7 @@ def find(configured: str = "", places: Sequence[str] = _PLACES) -> str:
             return path
     if configured:
         why = f'"{configured}" is not a program'
-        raise HostError("no virtio-fs daemon", why=why, hint="see virtio_fs_daemon in the settings")
+        raise HostError("no virtio-fs daemon", why=why, hint=_WITHOUT)
     raise HostError("no virtio-fs daemon", why="no virtiofsd is installed", hint=_HINT)
 
 
