@@ -20,7 +20,7 @@ from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse
 from kata.runtime.lifetime import KILL, Lifetime, note
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
-from kata.wire.agent_api import STDOUT, Empty, WaitResponse
+from kata.wire.agent_api import STDOUT, Empty, UpdateNetworkRequest, WaitResponse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -328,15 +328,21 @@ class RunSupervisor(Supervisor):
     def _start(self, fds: Mapping[int, int]) -> None:
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""
         life, sandbox = self._first, self._sandbox
-        plan = sandbox.prepare()
+        plan = None if self._workload.deferred else sandbox.prepare()
         directory = self._store.directory(life.state.id)
         self._control.listen(directory)
         if self._workload.logged:
             life.log = StreamLog(f"{directory}/log")
         client = sandbox.connect()
+        configured = told = None
+        if plan is None:  # the guest runs: it has something to do while its disks are changed
+            configured = sandbox.configure()
+            told = client.start("UpdateNetwork", UpdateNetworkRequest())
+            plan = sandbox.add(self._workload)
+            self._marks.mark("files")
         container = Container(client, life.state.id)
         client.cork()
-        configured = sandbox.configure()
+        configured = configured or sandbox.configure()
         created, started = container.begin(plan), container.start()
         outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
         container.attach(
@@ -346,6 +352,8 @@ class RunSupervisor(Supervisor):
         client.uncork()
         sandbox.wait_ready()
         sandbox.check_guest(configured)
+        if told is not None:
+            told.result(sandbox.create_timeout)
         self._marks.mark("agent")
         created.result(sandbox.create_timeout)
         started.result(sandbox.create_timeout)
