@@ -46,8 +46,10 @@ def _serve(options: Options) -> int:
         return config, resolve_shape(sizing({}), config, say=_say)
 
     size = _size(options, configuration(options))
-    adopters = {adoption.KIND: adoption.adopt, shims.KIND: shims.adopt}
-    adopters[adoption.RUN] = adoption.adopt_run
+    adopters = {
+        adoption.KIND: adoption.adopt, adoption.RUN: adoption.adopt_run,
+        shims.KIND: shims.adopt, shims.SANDBOX: shims.adopt_sandbox,
+    }  # fmt: skip
     Keeper(decide, size, adopters, _say, _pack).run()
     return 0
 

@@ -1,4 +1,4 @@
-"""What a ready sandbox becomes for containerd: a shim, as ``start`` would have forked it."""
+"""What a ready sandbox becomes for containerd: a shim, as ``start`` or ``empty`` have them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kata.runtime.ready import Role
 from kata.runtime.store import Store
 from kata.shim.bundle import LOG
 from kata.shim.containers import read_spec
+from kata.shim.empty import HolderWorkload, arrived, sysctls_of
 from kata.shim.order import Order
 from kata.shim.seat import Seat, supervisor_of
 from kata.shim.workload import ShimWorkload
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
     from kata.config.settings import Config
     from kata.runtime.store import ContainerState
+    from kata.runtime.workload import Workload
+    from kata.shim.empty import Arrived
 
-KIND = "shim"
+KIND, SANDBOX = "shim", "sandbox"
 _NAMED = ("bundle", "path", "ttrpc", "kind", "config_path", "hostname")
 
 
@@ -41,6 +44,35 @@ def descriptors(seat: Seat, lock: int) -> list[int]:
 
 def adopt(order: dict[str, Any], fds: list[int], config: Config) -> Role:
     """As ``describe`` and ``descriptors`` have it."""
+    seat, store, state = _place(order, fds)
+    spec = read_spec(seat.bundle)
+    drop_unknown_capabilities(spec["process"])
+    first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, seat.network)
+    first.deferred = True
+    return _role(seat, store, state, first)
+
+
+def describe_sandbox(
+    seat: Seat, store: Store, state: ContainerState, raw: bytes
+) -> dict[str, Any]:
+    """The order to be the shim of a sandbox that CreateSandbox is to make.
+
+    ``raw`` is that call, with all that has come behind it. Its connection goes with the others.
+    """
+    return {**describe(seat, store, state), "kind": SANDBOX, "raw": raw.decode("latin-1")}
+
+
+def adopt_sandbox(order: dict[str, Any], fds: list[int], config: Config) -> Role:
+    """As ``describe_sandbox`` has it."""
+    *given, connection = fds
+    seat, store, state = _place(order, given)
+    asked = arrived(socket(fileno=connection), order["raw"].encode("latin-1"))
+    first = HolderWorkload(seat, state, config.runtime.data_root, sysctls_of(asked.request))
+    return _role(seat, store, state, first, asked)
+
+
+def _place(order: dict[str, Any], fds: list[int]) -> tuple[Seat, Store, ContainerState]:
+    """Where the shim sits, and what is on disk of it."""
     listener, network, host_network, _lock = fds  # the lock is held by being open
     os.environ.clear()
     os.environ.update(order["environment"])
@@ -49,13 +81,14 @@ def adopt(order: dict[str, Any], fds: list[int], config: Config) -> Role:
         host_network=host_network, **order["seat"],
     )  # fmt: skip
     store = Store(order["store"])
-    state = store.load(order["id"])
-    spec = read_spec(seat.bundle)
-    drop_unknown_capabilities(spec["process"])
-    first = ShimWorkload(seat.order.id, state, spec, config.runtime.data_root, network)
-    first.deferred = True
+    return seat, store, store.load(order["id"])
+
+
+def _role(
+    seat: Seat, store: Store, state: ContainerState, first: Workload, asked: Arrived | None = None
+) -> Role:
     log = f"{seat.bundle}/{LOG}"
     return Role(
-        first, store, state, supervisor_of(seat)(),
+        first, store, state, supervisor_of(seat, asked)(),
         log=log if os.path.lexists(log) else f"{store.directory(state.id)}/supervisor.log",
     )  # fmt: skip

@@ -194,7 +194,7 @@ def disk_node(number: int, *, readonly: bool, is_device: bool) -> dict[str, obje
 
 
 def slot_file(slot: int) -> dict[str, object]:
-    """The arguments of ``blockdev-add`` for a read-only file whose descriptor is in set ``slot``."""
+    """The arguments of ``blockdev-add`` for a file to read whose descriptor is in set ``slot``."""
     return {
         "driver": "file", "node-name": f"file{slot}", "filename": f"/dev/fdset/{slot}",
         "read-only": True, "locking": "off",
