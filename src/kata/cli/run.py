@@ -187,17 +187,22 @@ class _Run:
                 interactive=options.interactive, terminal=options.tty, relayed=True
             )
             streams, relay, outputs = dict(standard.wanted()), standard.relay, standard.outputs
-        channel = self._begin_supervisor(resolve, streams)
-        # the supervisor has begun already and needs none of these
-        from kata.cli.attach import Attachment, exit_code
-        from kata.runtime.control import ControlClient
-        from kata.wire.agent_api import Empty
+        try:
+            channel = self._begin_supervisor(resolve, streams)
+            # the supervisor has begun already and needs none of these
+            from kata.cli.attach import Attachment, exit_code
+            from kata.runtime.control import ControlClient
+            from kata.wire.agent_api import Empty
 
-        client = ControlClient(channel)
-        if not options.detach:
-            standard.handed_over()
-        attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
-        attachment.catch_signals()
+            client = ControlClient(channel)
+            if not options.detach:
+                standard.handed_over()
+            attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
+            attachment.catch_signals()
+        except BaseException:
+            if self._supervisor is not None:  # a signal that could not be passed on yet
+                self._end_supervisor()
+            raise
         started = client.send("Started", Empty())
         ended = attachment.ask()
         attachment.wait_for(started, interrupted=self._abandon)
@@ -241,12 +246,18 @@ class _Run:
         member = find(self._request, self._config)
         if member is None:
             return False
-        from kata.cli.taken import hand
+        from kata.cli.taken import Taken
 
         self._marks.mark("found")
-        order = self._request, [theirs.fileno(), self._lock]
-        self._supervisor = hand(member, self._store, self._state, order, streams)
-        return self._supervisor is not None
+        held = [theirs.fileno(), self._lock]
+        try:
+            self._supervisor = taken = Taken(member)
+            handed = taken.hand(self._store, self._state, self._request, held, streams)
+        except OSError:
+            handed = False  # it has ended
+        if not handed:
+            self._supervisor = None
+        return handed
 
     def _fork(self, launch: Launch, theirs: socket, streams: Mapping[int, int]) -> None:
         from kata.runtime.birth import Child

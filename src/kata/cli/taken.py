@@ -23,10 +23,29 @@ _KILL = 9
 
 
 class Taken:
-    """The supervisor that a member of the pool has become."""
+    """The supervisor that a member of the pool is to become. Raises ``OSError`` if it has ended."""
 
-    def __init__(self, pidfd: int) -> None:
-        self._pidfd = pidfd
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._pidfd = os.pidfd_open(member.pid)
+
+    def hand(
+        self, store: Store, state: ContainerState, request: RunRequest, held: list[int],
+        streams: Mapping[int, int],
+    ) -> bool:  # fmt: skip
+        """Have it be a container's; whether it is. If it is not, it is ended.
+
+        ``held``: its end of the control connection, and the container's lock. What is given stays
+        ours too.
+        """
+        order = {
+            "kind": run_order.KIND, "store": store.root, "id": state.id, "streams": list(streams),
+            "title": ["kata", "run", state.name], "request": run_order.describe(request),
+        }  # fmt: skip
+        if self._member.hand(order, [*held, *streams.values()]):
+            return True
+        self.kill()  # what it was given may still be on its way, and hold our streams open
+        return False
 
     def wait(self) -> str:
         """Wait for its end; what there is to say of that."""
@@ -43,26 +62,3 @@ class Taken:
             pass  # it has ended
         self.wait()
 
-
-def hand(
-    member: Member, store: Store, state: ContainerState, order: tuple[RunRequest, list[int]],
-    streams: Mapping[int, int],
-) -> Taken | None:  # fmt: skip
-    """Have a ready sandbox be a container's; None if it has ended meanwhile.
-
-    ``order``: the request; its end of the control connection, and the container's lock. What is
-    given stays ours too.
-    """
-    request, held = order
-    try:
-        pidfd = os.pidfd_open(member.pid)
-    except OSError:
-        return None
-    words = {
-        "kind": run_order.KIND, "store": store.root, "id": state.id, "streams": list(streams),
-        "title": ["kata", "run", state.name], "request": run_order.describe(request),
-    }  # fmt: skip
-    if member.hand(words, [*held, *streams.values()]):
-        return Taken(pidfd)
-    os.close(pidfd)
-    return None

@@ -6,7 +6,7 @@ request; it is read back as the value that it was.
 
 from __future__ import annotations
 
-from kata.machine.sizing import memory_for
+from kata.machine.sizing import machine_memory, machine_vcpus, memory_for
 from kata.oci.defaults import ContainerRequest, ProcessRequest, Resources
 from kata.oci.options import Rlimit, Tmpfs, Volume
 from kata.oci.pods import sizing
@@ -35,13 +35,15 @@ _TYPE, _BYTES = "", "bytes"
 def fits(request: RunRequest, config: Config) -> bool:
     """Whether a machine as engines have it by default is what the request would get.
 
-    Of its wired disks the last one has been used by the rehearsal.
+    Of its wired disks the last one has been used by the rehearsal. Raises ``InvalidInput`` for
+    what no machine can be.
     """
     settings, memory = config.hypervisor, request.machine_memory
-    shape = request.machine_vcpus, memory_for(memory) if request.memory_limited else memory
+    memory = memory_for(memory) if request.memory_limited else memory
     return (
         request.template and config.factory.enable_template
-        and shape == (settings.default_vcpus, settings.default_memory)
+        and machine_vcpus(request.machine_vcpus) == machine_vcpus(settings.default_vcpus)
+        and machine_memory(memory) == machine_memory(settings.default_memory)
         and len(request.layers) < settings.block_slots
     )  # fmt: skip
 
