@@ -39,7 +39,8 @@ def gone(pid):
 def left(kata):
     """What is on disk of containers, beside the pool's own."""
     there = set(os.listdir(kata.state)) - RESTING - {"factory.sock"}
-    return sorted(there | set(os.listdir(f"{kata.state}/names")))
+    names = f"{kata.state}/names"
+    return sorted(there | set(os.listdir(names) if os.path.isdir(names) else ()))
 
 
 def marks(result):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _KILLED = 137
 _INTERRUPTED = 130
+_ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
 def run(options: Options) -> int:
@@ -162,7 +163,12 @@ class _Run:
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             if _signal.getsignal(number) is not _signal.SIG_IGN:
                 _signal.signal(number, _end)
-        self._lock = self._store.create(self._state)
+        # a signal in between would leave it taken, by a lock of ours that nobody knows
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
+        try:
+            self._lock = self._store.create(self._state)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
     def give_up(self) -> None:
         """Leave nothing of a container that no supervisor has taken over."""
@@ -200,6 +206,7 @@ class _Run:
             attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
             attachment.catch_signals()
         except BaseException:
+            self._let_go()
             if self._supervisor is not None:  # a signal that could not be passed on yet
                 self._end_supervisor()
             raise
