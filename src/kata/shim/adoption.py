@@ -11,10 +11,10 @@ from kata.runtime.store import Store
 from kata.shim.bundle import LOG
 from kata.shim.containers import read_spec
 from kata.shim.empty import HolderWorkload, arrived, sysctls_of
+from kata.shim.handing import KIND, SANDBOX
 from kata.shim.order import Order
 from kata.shim.seat import Seat, supervisor_of
 from kata.shim.workload import ShimWorkload
-from kata.wire.record import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,25 +25,11 @@ if TYPE_CHECKING:
     from kata.runtime.workload import Workload
     from kata.shim.empty import Arrived
 
-KIND, SANDBOX = "shim", "sandbox"
-_NAMED = ("bundle", "path", "ttrpc", "kind", "config_path", "hostname")
-
-
-def describe(seat: Seat, store: Store, state: ContainerState) -> dict[str, Any]:
-    """The order to be the shim of a seat; its descriptors are ``descriptors``'."""
-    return {
-        "kind": KIND, "store": store.root, "id": state.id, "order": fields(seat.order),
-        "environment": dict(os.environ), "seat": {name: fields(seat)[name] for name in _NAMED},
-    }  # fmt: skip
-
-
-def descriptors(seat: Seat, lock: int) -> list[int]:
-    """What goes with the order."""
-    return [seat.listener.fileno(), seat.network, seat.host_network, lock]
+__all__ = ["KIND", "SANDBOX", "adopt", "adopt_sandbox"]
 
 
 def adopt(order: dict[str, Any], fds: list[int], config: Config) -> Role:
-    """As ``describe`` and ``descriptors`` have it."""
+    """As ``handing`` has it."""
     seat, store, state = _place(order, fds)
     spec = read_spec(seat.bundle)
     drop_unknown_capabilities(spec["process"])
@@ -52,18 +38,8 @@ def adopt(order: dict[str, Any], fds: list[int], config: Config) -> Role:
     return _role(seat, store, state, first)
 
 
-def describe_sandbox(
-    seat: Seat, store: Store, state: ContainerState, raw: bytes
-) -> dict[str, Any]:
-    """The order to be the shim of a sandbox that CreateSandbox is to make.
-
-    ``raw`` is that call, with all that has come behind it. Its connection goes with the others.
-    """
-    return {**describe(seat, store, state), "kind": SANDBOX, "raw": raw.decode("latin-1")}
-
-
 def adopt_sandbox(order: dict[str, Any], fds: list[int], config: Config) -> Role:
-    """As ``describe_sandbox`` has it."""
+    """As ``handing.describe_sandbox`` has it."""
     *given, connection = fds
     seat, store, state = _place(order, given)
     asked = arrived(socket(fileno=connection), order["raw"].encode("latin-1"))

@@ -208,7 +208,7 @@ def _hand_over(seat: Seat, arrived: Arrived, noted: Noted, launch: Launch) -> No
     member = ready(noted.config, launch)
     if member is None:
         return
-    from kata.shim.adoption import describe_sandbox, descriptors
+    from kata.shim.handing import describe_sandbox, descriptors
 
     order = describe_sandbox(seat, noted.store, noted.state, arrived.raw)
     if member.hand(order, [*descriptors(seat, noted.lock), arrived.sock.fileno()]):
