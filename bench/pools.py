@@ -1,4 +1,4 @@
-"""Engines that take ready sandboxes from a pool, beside runc.
+"""Engines, and ``kata run``, that take ready sandboxes from a pool; beside runc, and a template.
 
 The one rule: a sample begins when the pool is full and quiet: what is measured is a start that
 finds a ready one. Filling it again is not in the figure; starts that find none are the other parts.
@@ -37,6 +37,24 @@ class Waiting(arms.Arm):
         self._pool.until_full(self._size)
         time.sleep(_QUIET_S)
         return self._arm.measure()
+
+
+def run(kata: arms.Kata, interleave: Interleave, image: str, samples: int) -> list[arms.Arm]:
+    """``kata run`` with a pool, and from a template in a state root beside it."""
+    from support.pool import serving
+
+    words = ["run", "--rm", image, "echo", arms.WORD.decode().strip()]
+    state = f"{kata.state}-pool"
+    argv = [kata.words[0], "--root", state, "--data-root", kata.data]
+    os.mkdir(state)
+    with serving(argv, None, 1, f"{kata.state}-factory.log") as pool:
+        made = [
+            Waiting(arms.Arm("kata run", "kata run", [*argv, *words]), pool, 1),
+            Waiting(arms.Arm("kata run, template", "kata run without it", [*kata.words, *words]),
+                    pool, 1),
+        ]  # fmt: skip
+        interleave(made, samples)
+    return made
 
 
 def podman(options: argparse.Namespace, rootfs: str, interleave: Interleave) -> list[arms.Arm]:
@@ -84,9 +102,10 @@ def containerd(
 
 
 def measure(
-    options: argparse.Namespace, rootfs: str, interleave: Interleave
+    options: argparse.Namespace, kata: arms.Kata, image: str, rootfs: str, interleave: Interleave
 ) -> tuple[list[arms.Arm], dict[str, object]]:
     """The arms of this part, measured, and the memory of a shim that was a member."""
-    made = podman(options, rootfs, interleave)
+    made = run(kata, interleave, image, options.samples)
+    made += podman(options, rootfs, interleave)
     more, shim = containerd(options, interleave)
     return [*made, *more], shim

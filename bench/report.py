@@ -25,6 +25,7 @@ TARGETS = (
     ("ctr run from the pool / with runc", 3.0, "x"),
     ("ten ctr runs at once from the pool / one", 4.0, "x"),
     ("private memory of a shim of the pool", 6.0, "MiB"),
+    ("kata run from the pool to first output / from a template", 0.6, "x"),
 )
 ENGINES = ("kata-runtime", "runc", "crun")
 PODMAN = ("podman, kata", "podman, runc", "podman, crun")
@@ -84,6 +85,7 @@ def reached(result: dict) -> list[dict[str, object]]:
         ratio("pool: ctr run, kata", "exit", "pool: ctr run, runc"),
         ratio("pool: ctr run, kata, 10 at once", "exit", "pool: ctr run, kata"),
         private("shim of the pool, 1"),
+        ratio("pool: kata run", "output", "pool: kata run, template"),
     )
     return [
         {"what": what, "limit": limit, "unit": unit, "value": round(value, 2), "ok": value <= limit}

@@ -164,7 +164,7 @@ def measure(
         every += more
     member: dict[str, object] = {}
     if "pool" in options.only:
-        more, member = pools.measure(options, rootfs, interleave)
+        more, member = pools.measure(options, kata, IMAGE, rootfs, interleave)
         every += more
     load.append(os.getloadavg()[0])
     sizes_found = sizes(kata, raw, rootfs) if "memory" in options.only else {}

@@ -14,8 +14,10 @@ from kata.wire import containerd_sandbox as api
 from kata.wire.calls import Empty
 from kata.wire.containerd_types import SANDBOX_SERVICE
 from kata.wire.ttrpc import AnyMessage
+from support import isolation, leaks
 from support.containerd import Containerd, Shim, until_end
 from support.cri import until
+from support.pool import KATA, serving
 from support.vm import DATA
 
 NAMES = (
@@ -276,5 +278,71 @@ def test_what_lost_its_parent_is_reaped(containerd, netns):
     assert [row for row in rows if "Z" in row] == [], rows
     assert "(sh)" in [row[0] for row in rows]
     shim.of("Delete", "box")
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
+
+
+@pytest.fixture
+def pool(containerd, tmp_path):
+    """A pool of one, for the shims of this containerd."""
+    with serving([KATA], containerd.env, 1, f"{tmp_path}/factory.log") as kept:
+        yield kept
+
+
+def test_a_sandbox_is_a_ready_one(containerd, netns, pool):
+    """The shim is a member from CreateSandbox on, on the connection that this came on."""
+    [member] = pool.ready()
+    shim, pid = made(containerd, netns)
+    assert pid == member
+    with open(f"{containerd.directory}/bundles/pod/shim.pid", encoding="utf-8") as file:
+        assert int(file.read()) == member
+    assert os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(netns).st_ino
+    assert isolation.status(pid)["Name"] == "containerd-shim"
+    for name in ("one", "two"):
+        container(containerd, shim, name, pid)
+    ask(shim, "StopSandbox", timeout_secs=10)
+    assert ask(shim, "WaitSandbox").exit_status == 0
+    ask(shim, "ShutdownSandbox")
+    until(lambda: ended(pid), 20, "the end of the shim")
+    assert not set(kept(containerd)) - {"factory.sock"}
+
+
+def test_a_sandbox_of_another_shape_has_a_machine_of_its_own(containerd, netns, pool):
+    """What no member fits is made as without a pool."""
+    [member] = pool.ready()
+    bundle = f"{containerd.directory}/bundles/pod"
+    os.makedirs(bundle)
+    containerd.made.append("pod")
+    shim = containerd.start("pod")
+    resources = api.PodResources(memory_limit_in_bytes=1 << 30)
+    large = AnyMessage(
+        type_url=POD.type_url,
+        value=api.PodConfig(linux=api.LinuxPodConfig(resources=resources)).encode(),
+    )
+    ask(shim, "CreateSandbox", bundle_path=bundle, netns_path=netns, options=large)
+    assert ask(shim, "StartSandbox").pid != member
+    assert pool.ready() == {member}
+    ask(shim, "ShutdownSandbox")
+
+
+def test_a_killed_shim_that_was_a_ready_one(containerd, netns, pool):
+    """Its machine goes with it, and what it left with the clean-up that containerd asks for."""
+    shim, pid = made(containerd, netns)
+    machine = leaks.children(pid)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: ended(pid) and all(ended(c) for c in machine), 20, "the end of its processes")
+    containerd.delete("pod")
+    assert not os.path.exists(shim.address.removeprefix("unix://"))
+    assert not set(kept(containerd)) - {"factory.sock"}
+
+
+def test_a_member_that_does_not_answer_is_passed_over(containerd, netns, pool):
+    """The shim makes the machine itself, on the same connection."""
+    [member] = pool.ready()
+    os.kill(member, signal.SIGSTOP)
+    shim, pid = made(containerd, netns)
+    assert pid != member
+    os.kill(member, signal.SIGKILL)
+    assert ask(shim, "PingSandbox") == Empty()
     ask(shim, "ShutdownSandbox")
     until(lambda: ended(pid), 20, "the end of the shim")

@@ -8,7 +8,7 @@ import time
 from kata.cli.context import configuration
 from kata.cli.output import show_list
 from kata.cli.text import age
-from kata.errors import InvalidInput, NotFound
+from kata.errors import InvalidInput, KataError, NotFound
 from kata.runtime import pool
 from kata.runtime.store import POOL_SOCKET
 
@@ -46,9 +46,22 @@ def _serve(options: Options) -> int:
         return config, resolve_shape(sizing({}), config, say=_say)
 
     size = _size(options, configuration(options))
-    adopters = {adoption.KIND: adoption.adopt, shims.KIND: shims.adopt}
-    Keeper(decide, size, adopters, _say).run()
+    adopters = {
+        adoption.KIND: adoption.adopt, adoption.RUN: adoption.adopt_run,
+        shims.KIND: shims.adopt, shims.SANDBOX: shims.adopt_sandbox,
+    }  # fmt: skip
+    Keeper(decide, size, adopters, _say, _pack).run()
     return 0
+
+
+def _pack(tree: str, target: str) -> None:
+    """Make a layer to rehearse with; where there are no images it need not be."""
+    from kata.image import erofs
+
+    try:
+        erofs.build(tree, target, newest=int(time.time()))
+    except KataError as error:
+        _say(f"kata run is not rehearsed: {error}")
 
 
 def _size(options: Options, config: Config) -> int:

@@ -11,16 +11,17 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 from kata.cli.streams import StandardStreams
 from kata.config.load import load
 from kata.errors import AlreadyExists, GuestError, HostError, InvalidInput, KataError, WrongState
-from kata.runtime.store import ContainerState, Store, check_name
+from kata.runtime.store import POOL_SOCKET, ContainerState, Store, check_name
 from kata.runtime.timing import Marks, process_start_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
     from kata.cli.parse import Options
+    from kata.cli.taken import Taken
     from kata.config.settings import Config
     from kata.runtime.control_api import ExitResponse
     from kata.runtime.machines import Launch
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _KILLED = 137
 _INTERRUPTED = 130
+_ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 
 def run(options: Options) -> int:
@@ -49,9 +51,8 @@ def run(options: Options) -> int:
     try:
         one.reserve()
         _write_cidfile(options, request)
-        launch = resolve(request, config, say=_say)  # may take seconds: the name is ours by then
-        marks.mark("resolved")
-        return one.go(launch)
+        # may take seconds: the name is ours by then
+        return one.go(lambda: resolve(request, config, say=_say))
     except BaseException:
         one.give_up()
         raise
@@ -121,8 +122,28 @@ def _write_cidfile(options: Options, request: RunRequest) -> None:
         raise HostError(f'cannot write "{options.cidfile}"', why=error.strerror or "") from None
 
 
+class _Forked:
+    """The supervisor, if it is our child."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def wait(self) -> str:
+        """Wait for its end; what there is to say of that."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return f"killed by signal {-code}" if code < 0 else f"it ended with code {code}"
+
+    def kill(self) -> None:
+        """End it at once."""
+        try:
+            os.kill(self._pid, 9)
+            os.waitpid(self._pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # it was waited for
+
+
 class _Run:
-    """One run: the supervisor forked, the caller attached to it."""
+    """One run: the supervisor forked, or one of the pool taken; the caller attached to it."""
 
     def __init__(
         self, options: Options, config: Config, request: RunRequest, store: Store,
@@ -134,7 +155,7 @@ class _Run:
         self._store = store
         self._state = state
         self._begin, self._marks = timing
-        self._supervisor = 0
+        self._supervisor: _Forked | Taken | None = None
         self._lock = -1
 
     def reserve(self) -> None:
@@ -142,7 +163,12 @@ class _Run:
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             if _signal.getsignal(number) is not _signal.SIG_IGN:
                 _signal.signal(number, _end)
-        self._lock = self._store.create(self._state)
+        # a signal in between would leave it taken, by a lock of ours that nobody knows
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ENDING)
+        try:
+            self._lock = self._store.create(self._state)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
     def give_up(self) -> None:
         """Leave nothing of a container that no supervisor has taken over."""
@@ -156,7 +182,7 @@ class _Run:
             os.close(self._lock)
             self._lock = -1
 
-    def go(self, launch: Launch) -> int:
+    def go(self, resolve: Callable[[], Launch]) -> int:
         """Start it, and serve it to its end unless detached."""
         options = self._options
         if options.detach:
@@ -167,17 +193,23 @@ class _Run:
                 interactive=options.interactive, terminal=options.tty, relayed=True
             )
             streams, relay, outputs = dict(standard.wanted()), standard.relay, standard.outputs
-        channel = self._fork(launch, streams)
-        # the supervisor has begun already and needs none of these
-        from kata.cli.attach import Attachment, exit_code
-        from kata.runtime.control import ControlClient
-        from kata.wire.agent_api import Empty
+        try:
+            channel = self._begin_supervisor(resolve, streams)
+            # the supervisor has begun already and needs none of these
+            from kata.cli.attach import Attachment, exit_code
+            from kata.runtime.control import ControlClient
+            from kata.wire.agent_api import Empty
 
-        client = ControlClient(channel)
-        if not options.detach:
-            standard.handed_over()
-        attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
-        attachment.catch_signals()
+            client = ControlClient(channel)
+            if not options.detach:
+                standard.handed_over()
+            attachment = Attachment(client, "", terminal=options.tty, relay=relay, outputs=outputs)
+            attachment.catch_signals()
+        except BaseException:
+            self._let_go()
+            if self._supervisor is not None:  # a signal that could not be passed on yet
+                self._end_supervisor()
+            raise
         started = client.send("Started", Empty())
         ended = attachment.ask()
         attachment.wait_for(started, interrupted=self._abandon)
@@ -193,18 +225,53 @@ class _Run:
             from kata.cli.run_request import without_config
 
             raise without_config(error, options.workdir or "") from None
-        os.waitpid(self._supervisor, 0)
+        assert self._supervisor is not None
+        self._supervisor.wait()
         self._marks.mark("done")
         self._report(answer)
         return exit_code(answer)
 
-    def _fork(self, launch: Launch, streams: Mapping[int, int]) -> socket:
+    def _begin_supervisor(
+        self, resolve: Callable[[], Launch], streams: Mapping[int, int]
+    ) -> socket:
+        """Have a supervisor: a ready one of the pool, or a child; our connection to it."""
+        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        if not self._take(theirs, streams):
+            launch = resolve()
+            self._marks.mark("resolved")
+            self._fork(launch, theirs, streams)
+        theirs.close()
+        self._let_go()
+        return ours
+
+    def _take(self, theirs: socket, streams: Mapping[int, int]) -> bool:
+        """Give it to a ready sandbox, if there is one; where nobody keeps any, nothing is done."""
+        if not os.path.exists(f"{self._store.root}/{POOL_SOCKET}"):
+            return False
+        from kata.runtime.run_order import find
+
+        member = find(self._request, self._config)
+        if member is None:
+            return False
+        from kata.cli.taken import Taken
+
+        self._marks.mark("found")
+        held = [theirs.fileno(), self._lock]
+        try:
+            self._supervisor = taken = Taken(member)
+            handed = taken.hand(self._store, self._state, self._request, held, streams)
+        except OSError:
+            handed = False  # it has ended
+        if not handed:
+            self._supervisor = None
+        return handed
+
+    def _fork(self, launch: Launch, theirs: socket, streams: Mapping[int, int]) -> None:
         from kata.runtime.birth import Child
         from kata.runtime.run_workload import RunWorkload
 
-        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        self._supervisor = os.fork()
-        if self._supervisor == 0:
+        pid = os.fork()
+        if pid == 0:
             self._marks.mark("forked")
             owned = {number: os.dup(fd) if fd < 3 else fd for number, fd in streams.items()}
             first = RunWorkload(self._request, self._config.runtime.data_root)
@@ -213,9 +280,7 @@ class _Run:
             )
             child.marks.list = self._marks.list
             child.supervise([theirs], owned, {self._lock})
-        theirs.close()
-        self._let_go()
-        return ours
+        self._supervisor = _Forked(pid)
 
     def _abandon(self) -> None:
         """Ctrl-C before there is a process: end everything."""
@@ -225,20 +290,16 @@ class _Run:
     def _end_supervisor(self) -> None:
         from kata.runtime.cleanup import remove
 
-        try:
-            os.kill(self._supervisor, 9)
-            os.waitpid(self._supervisor, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
+        assert self._supervisor is not None
+        self._supervisor.kill()
         remove(self._store, self._state, force=True)
 
     def _lost(self, error: KataError) -> int:
         """The supervisor is gone without a word: clean up what it left, and say so."""
-        ended = os.waitpid(self._supervisor, 0)[1]
+        assert self._supervisor is not None
+        why = self._supervisor.wait()
         if self._state.auto_remove or not self._started():
             self._end_supervisor()
-        code = os.waitstatus_to_exitcode(ended)
-        why = f"killed by signal {-code}" if code < 0 else f"it ended with code {code}"
         _say(f'the supervisor of container "{self._state.name}" is gone: {why}')
         _say("  hint: its virtual machine was ended with it, and nothing of it is left running")
         del error
@@ -271,7 +332,7 @@ def _end(number: int, _frame: object) -> NoReturn:
 def _marks(answer: ExitResponse) -> list[tuple[str, int]]:
     from kata.wire import quickjson
 
-    known = {"main", "parsed", "resolved"}
+    known = {"main", "parsed", "found", "resolved"}
     return [(n, t) for n, t in quickjson.loads(answer.timing or b"[]") if n not in known]
 
 

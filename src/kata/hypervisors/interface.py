@@ -73,6 +73,16 @@ if TYPE_CHECKING:
             (``block_hotplug``) or ``HypervisorError``.
             """
 
+        @property
+        def binds_disks(self) -> bool:
+            """Whether ``bind_disk`` works, once it is ready."""
+
+        def bind_disk(self, slot: int, fd: int) -> None:
+            """Put a file behind a wired disk that is empty, to be read; the caller closes ``fd``.
+
+            The guest is not told: it must not have read that disk. Raises ``HypervisorError``.
+            """
+
         def unplug_disk(self, number: int) -> None:
             """Take it away, once the guest has let go of it. Raises ``HypervisorError``."""
 

@@ -31,6 +31,7 @@ class BundleWorkload:
     """A container that an engine describes: its bundle's config.json, checked before."""
 
     layers: tuple[str, ...] = ()
+    first_slot = 0
     engine = True
     deferred = False
 

@@ -1,4 +1,4 @@
-"""Disks that are plugged into a running machine: root file systems that the guest mounts itself.
+"""Disks of a running machine: plugged root file systems, and layers behind its wired disks.
 
 The rule: a disk is opened once, here; the VMM has a descriptor, and no path of ours.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kata.hypervisors.interface import Vm
-    from kata.storage.plan import Disk
+    from kata.storage.plan import Disk, Layer, Plan
 
 
 def open_layer(path: str, *, sealed: bool = False) -> int:
@@ -44,6 +44,24 @@ class Disks:
     def __init__(self, vm: Vm, *, sealed: bool) -> None:
         self._vm, self._sealed = vm, sealed
         self._numbers: set[int] = set()
+        self._behind: dict[int, str] = {}  # layers, by their wired disks
+
+    def attach(self, plan: Plan) -> None:
+        """All that a plan has. Raises ``HostError``, ``InvalidInput``, and as the VMM."""
+        for disk in plan.disks:
+            self.plug(disk)
+        for layer in plan.layers:
+            self._bind(layer)
+
+    def _bind(self, layer: Layer) -> None:
+        if self._behind.get(layer.slot) == layer.path:
+            return
+        fd = open_layer(layer.path, sealed=self._sealed)
+        try:
+            self._vm.bind_disk(layer.slot, fd)
+        finally:
+            os.close(fd)
+        self._behind[layer.slot] = layer.path
 
     def plug(self, disk: Disk) -> None:
         """Plug one. Raises ``HostError``, ``InvalidInput`` for what is no disk, and as the VMM."""

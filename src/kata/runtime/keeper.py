@@ -69,9 +69,11 @@ class Keeper:
 
     def __init__(
         self, decide: Decide, size: int, adopters: Mapping[str, Adopter],
-        say: Callable[[str], None],
+        say: Callable[[str], None], pack: Callable[[str, str], object],
     ) -> None:  # fmt: skip
+        """``pack`` is for ``rehearsal.make_root``."""
         self._decide, self._size, self._adopters, self._say = decide, size, adopters, say
+        self._pack = pack
         self._config, self._launch = decide()
         self._print = fingerprint(self._config, self._launch)
         self._root = self._config.runtime.state_root
@@ -98,7 +100,7 @@ class Keeper:
             _signal.signal(number, self._on_signal)
         try:
             ready.sweep(self._root)
-            make_root(f"{self._root}/{_REHEARSAL}")
+            make_root(f"{self._root}/{_REHEARSAL}", self._pack)
             _load()
             gc.collect()
             gc.freeze()  # the members share what is here

@@ -182,6 +182,20 @@ def resolve(request: RunRequest, config: Config, *, say: Callable[[str], None]) 
 
 def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -> Launch:
     """Everything decided for the sandbox of an engine; makes the template if there is none."""
+    launch = _shaped(shape, config)
+    if not config.factory.enable_template:
+        return launch
+    known = templates(config, launch.program)
+    return replace(launch, template=_of_machine(launch.machine, known, say))
+
+
+def known_shape(shape: Shape, config: Config) -> Launch:
+    """The same, but for a template that is not there."""
+    launch = _shaped(shape, config)
+    return replace(launch, template=templates(config, launch.program).find(launch.machine))
+
+
+def _shaped(shape: Shape, config: Config) -> Launch:
     image = guest_image.find(config.runtime.guest_image, config.runtime.data_root)
     settings = config.hypervisor
     # a limit is no reservation: engines are given ones far above what a host has
@@ -194,12 +208,7 @@ def resolve_shape(shape: Shape, config: Config, *, say: Callable[[str], None]) -
     )  # fmt: skip
     if config.runtime.internetworking_model != "none":
         machine = replace(machine, nic_slots=settings.nic_slots)
-    machine = with_share(machine, config)
-    launch = accelerate(machine, config, image.kernel_release)
-    if not config.factory.enable_template:
-        return launch
-    known = templates(config, launch.program)
-    return replace(launch, template=_of_machine(launch.machine, known, say))
+    return accelerate(with_share(machine, config), config, image.kernel_release)
 
 
 def ready(config: Config, launch: Launch) -> Member | None:

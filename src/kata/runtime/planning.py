@@ -11,7 +11,14 @@ import os
 from kata.oci.defaults import DEFAULT_CAPABILITIES, container_spec
 from kata.storage import plan as storage
 from kata.wire import quickjson
-from kata.wire.agent_api import CreateContainerRequest, File, PrepareRequest, Program, Seccomp
+from kata.wire.agent_api import (
+    SANDBOX_NETWORK,
+    CreateContainerRequest,
+    File,
+    PrepareRequest,
+    Program,
+    Seccomp,
+)
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
@@ -42,6 +49,18 @@ def specification(request: RunRequest, plan: Plan) -> dict[str, Any]:
     if request.domainname:
         spec["domainname"] = request.domainname
     return spec
+
+
+def in_sandbox_network(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same in the sandbox's network, where the half-made container of a ready machine waits.
+
+    There is no card in sight in it once ``UpdateNetwork`` has named none.
+    """
+    listed = [
+        {**entry, "path": SANDBOX_NETWORK} if entry["type"] == "network" else entry
+        for entry in spec["linux"]["namespaces"]
+    ]
+    return {**spec, "linux": {**spec["linux"], "namespaces": listed}}
 
 
 def is_usual(request: RunRequest) -> bool:

@@ -52,6 +52,7 @@ class Role:
     state: ContainerState
     become: Callable[..., Supervisor]
     channels: Sequence[socket] = ()
+    streams: Sequence[tuple[int, int]] = ()  # of a first container that starts by itself
     log: str = ""
     title: Sequence[str] = ()
 
@@ -61,6 +62,7 @@ class Nobody:
 
     id = guest_name = hostname = "ready"
     layers: tuple[str, ...] = ()
+    first_slot = 0
     deferred = engine = True
     systemd_slice = resolv_conf = ""
     group = ("", "")
@@ -128,6 +130,8 @@ def _serve(
             return 0
         sandbox.wake()
         role = _take_on(*order, config, adopters)
+        if role.first.layers and len(role.first.layers) > sandbox.last_slot:
+            raise HypervisorError("this machine has no wired disks left for the image")
         channel.sendall(TAKEN)
         channel.close()
         _supervise(sandbox, role)
@@ -186,6 +190,7 @@ def _follow_caller(pid: int) -> None:
 def _supervise(sandbox: Sandbox, role: Role) -> None:
     """See the sandbox to its end, as one that was launched for its first container."""
     marks = Marks()
+    marks.mark("taken")
     set_title([*role.title] or [TITLE])
     supervisor = role.become(sandbox, role.first, role.store, role.state, marks)
     failure: KataError | None = None
@@ -194,4 +199,4 @@ def _supervise(sandbox: Sandbox, role: Role) -> None:
     except KataError as error:
         failure = error
     sys.stdout = None
-    supervisor.run(role.channels, {}, failure)
+    supervisor.run(role.channels, dict(role.streams), failure)

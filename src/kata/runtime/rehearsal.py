@@ -4,7 +4,8 @@ A shell of the host's, with the libraries it needs, in a root of its own that is
 guest: it writes, reads, forks, is joined by another process, is signalled. The rule: what an engine
 will ask of the guest is asked once before, and nothing of it is left but that its code is known.
 A guest may keep hold of what it was shown: the root, which all members see, cannot be written by
-any; what is written is each one's own.
+any; what is written is each one's own. The same root is the layer of an image for the containers of
+``kata run``, on the last of the wired disks: what comes later is put behind disks never read.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from kata.runtime.bundle_workload import BundleWorkload
 from kata.runtime.container import Container
 from kata.runtime.control_api import ExecRequest
 from kata.runtime.pod import tell_guest
+from kata.runtime.request import RunRequest
+from kata.runtime.run_workload import RunWorkload
 from kata.runtime.seccomp import container_filter
 from kata.runtime.store import ContainerState
 from kata.storage.plan import Directory
+from kata.wire.agent_api import UpdateNetworkRequest
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from kata.runtime.sandbox import Sandbox
@@ -37,11 +42,15 @@ _SCRIPT = "echo begun; (exit 3); echo $(echo forked) >/tmp/file; read line; read
 _TIMES = 2  # what the template holds prepared is used up by the first
 _TERM = 15
 FILES = ("hostname", "hosts", "resolv.conf")
+LAYER = "layer.erofs"
 
 
-def make_root(directory: str) -> None:
-    """Make the bundle's files, unless they are there. Raises ``HostError``."""
-    if os.path.isdir(directory):
+def make_root(directory: str, pack: Callable[[str, str], object]) -> None:
+    """Make the bundle's files, unless they are there. Raises ``HostError``, and as ``pack``.
+
+    ``pack`` makes the second, an image's layer, of the first, a directory; or it does not.
+    """
+    if os.path.exists(f"{directory}/{LAYER}"):
         return
     from shutil import copy2, rmtree
 
@@ -56,7 +65,12 @@ def make_root(directory: str) -> None:
             for path in (f"{new}/{name}", f"{new}/rootfs/etc/{name}"):
                 with open(path, "w", encoding="ascii") as file:
                     file.write("127.0.0.1 localhost\n")
+        pack(f"{new}/rootfs", f"{new}/{LAYER}")
+        rmtree(directory, ignore_errors=True)
         os.rename(new, directory)
+    except KataError:
+        rmtree(new, ignore_errors=True)
+        raise
     except OSError as error:
         rmtree(new, ignore_errors=True)
         raise HostError(f'cannot make "{directory}"', why=error.strerror or str(error)) from None
@@ -103,6 +117,13 @@ def rehearse(sandbox: Sandbox, bundle: str, scratch: str, data_root: str) -> Non
     sandbox.connect()
     tell_guest(sandbox)
     sandbox.keep_ready()
+    if sandbox.last_slot >= 0 and os.path.exists(f"{bundle}/{LAYER}"):
+        for number in range(_TIMES):
+            _run_image(sandbox, number, f"{bundle}/{LAYER}", data_root)
+            told = sandbox.tell_network()  # brings back the cards that were out of sight
+            if told is not None:
+                told.result(sandbox.create_timeout)
+            sandbox.keep_ready()
     for number in range(_TIMES):
         _run(sandbox, _workload(f"rehearsal-{number}", bundle, scratch, data_root))
         sandbox.keep_ready()
@@ -141,10 +162,40 @@ def _run(sandbox: Sandbox, workload: _Rehearsed) -> None:
         container.stats()
     finally:
         os.close(writer)
+    _end(sandbox, container)
+
+
+def _run_image(sandbox: Sandbox, number: int, layer: str, data_root: str) -> None:
+    """A container as ``kata run`` has them: of an image's layer, and without a network."""
+    name = f"rehearsal-image-{number}"
+    process = ProcessRequest((_SHELL, "-c", "echo done"))
+    files = tuple((f"/etc/{file}", b"127.0.0.1 localhost\n") for file in FILES)
+    request = RunRequest(
+        name, name, name, ContainerRequest(process, name), layers=(layer,), files=files
+    )
+    workload = RunWorkload(request, data_root)
+    workload.deferred, workload.guest_name = True, name
+    workload.first_slot = sandbox.last_slot
+    client = sandbox.client
+    told = client.start("UpdateNetwork", UpdateNetworkRequest())
+    plan = sandbox.add(workload)
+    container = Container(client, workload.id)
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    client.cork()
+    created, started = container.begin(plan), container.start()
+    container.attach(container.init, {1: null, 2: os.dup(null)})
+    client.uncork()
+    for call in (told, created, started):
+        call.result(sandbox.create_timeout)
+    _end(sandbox, container)
+
+
+def _end(sandbox: Sandbox, container: Container) -> None:
+    """Wait for a container's end, which is a good one, and leave nothing of it."""
     end = container.init.wait()
     container.init.drain()
     container.delete()
-    sandbox.remove(workload.id)
+    sandbox.remove(container.id)
     if end.exit_code:
         raise KataError("the rehearsal of a container failed", why=f"exit code {end.exit_code}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kata.runtime.planning import FIRST, order, specification
+from kata.runtime.planning import FIRST, in_sandbox_network, order, specification
 from kata.runtime.seccomp import container_filter
 from kata.runtime.workload import exec_request, set_terminal
 from kata.storage import plan as storage
@@ -26,7 +26,8 @@ class RunWorkload:
 
     guest_name = FIRST
     engine = False
-    deferred = False
+    deferred = False  # else it is of a machine that was ready: its files are brought there
+    first_slot = 0
     resolv_conf = ""
     network = -1
     systemd_slice = ""
@@ -69,6 +70,8 @@ class RunWorkload:
         """Config, filter, mounts and files of the container, or what a settled one lacks."""
         request = self._request
         self._spec = specification(request, plan)
+        if self.deferred:
+            self._spec = in_sandbox_network(self._spec)
         self._seccomp = container_filter(
             request.seccomp, self._spec["process"]["capabilities"]["bounding"], kernel_release,
             data_root=self._data_root,

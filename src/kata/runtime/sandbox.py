@@ -161,9 +161,7 @@ class Sandbox:
         self._uid = UserId(f"{runtime.state_root}/uids", settings.uid_base, settings.uid_count)
         entry = self.grouping.make(self._first, self._limits(started=False))
         deferred = self._first.deferred
-        plan, fresh, sources = (
-            (NO_FILES, (), {}) if deferred else self._plan(self._first)
-        )
+        plan, fresh, sources = (NO_FILES, (), {}) if deferred else self._plan(self._first)
         if self._first.network >= 0:
             self._uplink.open(
                 self._first.network, model=runtime.internetworking_model,
@@ -227,8 +225,7 @@ class Sandbox:
         self._first, self._resources, self._marks = first, first.resources, marks
         self.grouping.make(first, self._limits(started=False))
         self.grouping.bring(tuple({self._vm.pid, self._share.process.pid}))
-        if first.network >= 0:
-            self._uplink.move(first.network)
+        self._uplink.move(first.network)
         self._marks.mark("adopted")
 
     def tell_network(self) -> Call | None:
@@ -261,9 +258,10 @@ class Sandbox:
         """The files of a container, those to share from now on, and a descriptor for each name."""
         rootfs, volumes, pinned = workload.sources()
         self._opened += [source.fd for source in pinned]
+        machine = self._launch.machine
         limits = storage.Limits(
-            wired_slots=self._launch.machine.block_slots, share_mounted=self._share_mounted,
-            wired_share=self._launch.machine.share_slot,
+            machine.block_slots, workload.first_slot, share_mounted=self._share_mounted,
+            wired_share=machine.share_slot,
         )  # fmt: skip
         plan = storage.plan(workload.guest_name, rootfs, volumes, limits)
         fds = {source.path: source.fd for source in pinned}
@@ -322,8 +320,7 @@ class Sandbox:
                     why="this virtual machine was started without a share",
                 )
             self._share.add(fresh, sources)
-            for disk in plan.disks:
-                self._plug(disk)
+            self._attach(plan)
             return workload.create_request(plan, self._launch.kernel_release, settled=False)
         except BaseException:
             self.remove(workload.id)
@@ -331,13 +328,20 @@ class Sandbox:
         finally:
             self._close_descriptors()
 
-    def _plug(self, disk: storage.Disk) -> None:
-        from kata.runtime.disks import Disks
+    def _attach(self, plan: Plan) -> None:
+        if plan.disks or plan.layers:
+            from kata.runtime.disks import Disks
 
-        assert self._vm is not None
-        sealed = self._launch.machine.share_slot
-        self._disks = self._disks or Disks(self._vm, sealed=sealed)
-        self._disks.plug(disk)
+            assert self._vm is not None
+            sealed = self._launch.machine.share_slot
+            self._disks = self._disks or Disks(self._vm, sealed=sealed)
+            self._disks.attach(plan)
+
+    @property
+    def last_slot(self) -> int:
+        """The last wired disk, if layers can be put behind such disks now; else -1."""
+        binds = self._vm is not None and self._vm.binds_disks
+        return self._launch.machine.block_slots - 1 if binds else -1
 
     @property
     def takes_disks(self) -> bool:

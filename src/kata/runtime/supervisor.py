@@ -20,7 +20,7 @@ from kata.runtime.control_api import ExecResponse, ExitResponse, InspectResponse
 from kata.runtime.lifetime import KILL, Lifetime, killed, note
 from kata.runtime.streamlog import StreamLog
 from kata.wire import quickjson
-from kata.wire.agent_api import STDOUT, Empty, WaitResponse
+from kata.wire.agent_api import STDOUT, Empty, UpdateNetworkRequest, WaitResponse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -331,18 +331,24 @@ class RunSupervisor(Supervisor):
     def _start(self, fds: Mapping[int, int]) -> None:
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""
         life, sandbox = self._first, self._sandbox
-        plan = sandbox.prepare()
-        unhurried = plan.program is not None and bool(fds)
-        if plan.program is not None:
+        plan = None if self._workload.deferred else sandbox.prepare()
+        unhurried = plan is not None and plan.program is not None and bool(fds)
+        if plan is not None and plan.program is not None:
             plan.program.unhurried = unhurried  # nobody is attached: it is waited for that it runs
         directory = self._store.directory(life.state.id)
         self._control.listen(directory)
         if self._workload.logged:
             life.log = StreamLog(f"{directory}/log")
         client = sandbox.connect()
+        configured = told = None
+        if plan is None:  # the guest runs: it has something to do while its disks are changed
+            configured = sandbox.configure()
+            told = client.start("UpdateNetwork", UpdateNetworkRequest())
+            plan = sandbox.add(self._workload)
+            self._marks.mark("files")
         container = Container(client, life.state.id)
         client.cork()
-        configured = sandbox.configure()
+        configured = configured or sandbox.configure()
         created, started = container.begin(plan), container.start()
         outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
         container.attach(
@@ -352,6 +358,8 @@ class RunSupervisor(Supervisor):
         client.uncork()
         sandbox.wait_ready()
         sandbox.check_guest(configured)
+        if told is not None:
+            told.result(sandbox.create_timeout)
         self._marks.mark("agent")
         if unhurried and not created.ends_within(_FIRST_OUTPUT_S):
             container.await_start()

@@ -41,10 +41,17 @@ class Uplink:
         self.network = Network(namespace, model=model, slots=slots).__enter__()
 
     def move(self, namespace: int) -> None:
-        """Be the way out of another namespace from now on, cards and all. Raises as ``open``."""
-        if self.network is not None:
+        """Be the way out of another namespace from now on, cards and all. Raises as ``open``.
+
+        Without one (-1) the cards lead nowhere.
+        """
+        network = self.network
+        if network is not None and namespace < 0:
+            self.network = None
+            network.leave()
+        elif network is not None:
             self._namespace = namespace
-            self.network.move(namespace)
+            network.move(namespace)
 
     def tell(self, vm: Vm, client: Client) -> Call | None:
         """Tell the guest of its network, as it is now; its answer. Before the first container."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         guest_name: str
         hostname: str
         layers: tuple[str, ...]
+        first_slot: int  # the wired disk of the lowest layer
         network: int  # a descriptor of the sandbox's network namespace, -1: loopback is enough
         deferred: bool  # whether its files come after the start of the machine, by ``Sandbox.add``
         engine: bool  # whether its control group and its state are an engine's

@@ -1,9 +1,10 @@
 """A sandbox without a container, as containerd's sandbox API wants it: CreateSandbox makes it.
 
 Until that call nothing is known of the machine, and this process has a single thread, which
-spawning the machine needs. It is on disk from the beginning, so that it is found if it is killed
-before anybody asked it for something. What holds the namespaces of the pod is a container that is
-never started: it costs no program and no file of the host.
+spawning the machine needs; a ready sandbox of the pool takes its place where one fits. It is on
+disk from the beginning, so that it is found if it is killed before anybody asked it for something.
+What holds the namespaces of the pod is a container that is never started: it costs no program and
+no file of the host.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from kata.config.load import load
 from kata.errors import HostError, KataError, WrongState
 from kata.oci.pods import Shape, sizing
 from kata.runtime.birth import Child, detach
-from kata.runtime.machines import resolve_shape
-from kata.runtime.store import ContainerState, Store, new_id
+from kata.runtime.machines import ready, resolve_shape
+from kata.runtime.store import ContainerState, Store, new_id, write_atomic
 from kata.shim import address as addresses
 from kata.shim import podfiles
-from kata.shim.bundle import LOG, store_name
+from kata.shim.bundle import LOG, PID, store_name
 from kata.shim.seat import reserve, supervisor_of
 from kata.shim.server import failure
 from kata.shim.workload import ShimWorkload
@@ -29,13 +30,14 @@ from kata.wire.containerd_sandbox import CreateSandboxRequest, PodConfig
 from kata.wire.containerd_types import SANDBOX_SERVICE
 from kata.wire.quickjson import dumps
 from kata.wire.record import record, replace
-from kata.wire.ttrpc import Connection, Request
+from kata.wire.ttrpc import HEADER, Connection, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from kata.config.settings import Config
+    from kata.runtime.machines import Launch
     from kata.shim.seat import Seat
     from kata.wire.ttrpc import Event
 
@@ -46,13 +48,14 @@ _RECEIVE = 64 << 10
 
 @record
 class Arrived:
-    """A connection on which CreateSandbox came, and what came with and before it."""
+    """A connection on which CreateSandbox came, and what came with it; ``raw``: all from it on."""
 
     sock: socket
     connection: Connection
     events: tuple[Event, ...]
     stream: int
     request: CreateSandboxRequest
+    raw: bytes
 
 
 @record
@@ -62,6 +65,7 @@ class Noted:
     config: Config
     store: Store
     state: ContainerState
+    lock: int
 
 
 def serve(seat: Seat) -> NoReturn:
@@ -102,9 +106,7 @@ def _note(seat: Seat) -> Noted:
         id=new_id(), name=store_name(seat.order), command=(_HOLDER,), bundle=seat.bundle,
         created_ns=time.time_ns(), cgroup=f"kata/{seat.order.id}", traces=(seat.path,),
     )  # fmt: skip
-    lock = reserve(store, state)
-    assert lock >= 0  # held by being open
-    return Noted(config, store, state)
+    return Noted(config, store, state, reserve(store, state))
 
 
 def _leave(seat: Seat, noted: Noted | None) -> None:
@@ -119,21 +121,43 @@ def _until_create(seat: Seat, noted: Noted | None) -> Arrived:
     while True:
         fd, _ = seat.listener._accept()  # type: ignore[attr-defined]
         sock = socket(fileno=fd)
-        connection = Connection()
+        connection, raw = Connection(), b""
         while data := sock.recv(_RECEIVE):
             events = connection.receive(data)
+            raw += data
             for index, event in enumerate(events):
                 if not isinstance(event, Request):
                     continue
                 if (event.service, event.method) == (SANDBOX_SERVICE, "CreateSandbox"):
                     asked = CreateSandboxRequest.decode(event.payload)
-                    return Arrived(sock, connection, tuple(events[index:]), event.stream, asked)
+                    return Arrived(
+                        sock, connection, tuple(events[index:]), event.stream, asked,
+                        after(raw, index),
+                    )  # fmt: skip
                 if event.method in ("Shutdown", "ShutdownSandbox"):
                     _leave(seat, noted)
                     sock.sendall(Connection.respond(event.stream, b""))
                     os._exit(0)
                 sock.sendall(failure(event.stream, WrongState("there is no sandbox yet")))
+            raw = after(raw, len(events))
         sock.close()
+
+
+def after(raw: bytes, count: int) -> bytes:
+    """What follows so many messages, which are whole."""
+    for _ in range(count):
+        raw = raw[HEADER.size + HEADER.unpack_from(raw)[0] :]
+    return raw
+
+
+def arrived(sock: socket, raw: bytes) -> Arrived:
+    """The same in another process, from ``raw``."""
+    connection = Connection()
+    events = tuple(connection.receive(raw))
+    first = events[0]
+    assert isinstance(first, Request)
+    asked = CreateSandboxRequest.decode(first.payload)
+    return Arrived(sock, connection, events, first.stream, asked, raw)
 
 
 def pod_of(request: CreateSandboxRequest) -> PodConfig:
@@ -167,10 +191,29 @@ def _begin(seat: Seat, arrived: Arrived, noted: Noted) -> None:
         raise HostError(f'cannot write to "{seat.bundle}"', why=error.strerror or "") from None
     network = _network(request.netns_path)
     seat = replace(seat, network=network, hostname=pod.hostname)
-    sysctls = dict(pod.linux.sysctls) if pod.linux is not None else {}
-    first = HolderWorkload(seat, state, config.runtime.data_root, sysctls)
+    _hand_over(seat, arrived, noted, launch)
+    first = HolderWorkload(seat, state, config.runtime.data_root, sysctls_of(request))
     child = Child((first, launch), config, store, state, supervisor_of(seat, arrived))
     child.go([], {})
+
+
+def sysctls_of(request: CreateSandboxRequest) -> dict[str, str]:
+    """The kernel parameters of the pod."""
+    linux = pod_of(request).linux
+    return dict(linux.sysctls) if linux is not None else {}
+
+
+def _hand_over(seat: Seat, arrived: Arrived, noted: Noted, launch: Launch) -> None:
+    """Leave all of it to a ready sandbox of the pool, and end; or return, if there is none."""
+    member = ready(noted.config, launch)
+    if member is None:
+        return
+    from kata.shim.handing import describe_sandbox, descriptors
+
+    order = describe_sandbox(seat, noted.store, noted.state, arrived.raw)
+    if member.hand(order, [*descriptors(seat, noted.lock), arrived.sock.fileno()]):
+        write_atomic(f"{seat.bundle}/{PID}", str(member.pid).encode())
+        os._exit(0)
 
 
 def _network(path: str) -> int:

@@ -149,7 +149,7 @@ def _fork(
     config, launch = decided
     member = ready(config, launch)
     if member is not None:
-        from kata.shim.adoption import describe, descriptors
+        from kata.shim.handing import describe, descriptors
 
         if member.hand(describe(seat, store, asked[0]), descriptors(seat, lock)):
             return member.pid

@@ -27,7 +27,10 @@ MACHINE = Machine(
     block_slots=2,
 )  # fmt: skip
 
-COLD = """\
+EMPTY = (
+    "driver=raw,read-only=on,file.driver=null-co,file.size=4398046511104,file.read-only=on"
+)
+COLD = f"""\
 -nodefaults -no-user-config -display none -no-reboot
 -machine pc,hpet=off,vmport=off,usb=off,smbus=off,sata=off,memory-backend=memory
 -accel tcg,tb-size=256 -cpu max -smp 1 -m 512M
@@ -36,9 +39,9 @@ COLD = """\
 -chardev socket,id=console,fd=4 -serial chardev:console
 -chardev socket,id=agent,fd=3 -device virtio-serial-pci,id=serial,max_ports=2
 -device virtserialport,bus=serial.0,chardev=agent,name=kata.agent.0
--blockdev node-name=disk0,driver=null-co,size=4398046511104,read-only=on
+-blockdev node-name=disk0,{EMPTY}
 -device virtio-blk-pci,id=blk0,drive=disk0,serial=layer0
--blockdev node-name=disk1,driver=null-co,size=4398046511104,read-only=on
+-blockdev node-name=disk1,{EMPTY}
 -device virtio-blk-pci,id=blk1,drive=disk1,serial=layer1
 -S -kernel /kernel -initrd /initrd -append"""
 

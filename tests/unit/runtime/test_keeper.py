@@ -11,7 +11,7 @@ def kept(tmp_path, monkeypatch):
     """A keeper of two whose clock, processors and forks are the test's."""
     config = build({"runtime": {"state_root": str(tmp_path)}})
     monkeypatch.setattr(keeper, "fingerprint", lambda *_: "all")
-    made = keeper.Keeper(lambda: (config, None), 2, {}, lambda _text: None)
+    made = keeper.Keeper(lambda: (config, None), 2, {}, lambda _text: None, lambda *_: None)
     clock, ticks = [100.0], [(0, 0)]
     monkeypatch.setattr(keeper.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(keeper, "processor_ticks", lambda: ticks[0])

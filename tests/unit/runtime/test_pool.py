@@ -117,9 +117,9 @@ def test_half_an_order_is_none():
 
 def test_the_shim_s_order_has_all_of_its_seat():
     """Whatever a seat holds goes by name, or as a descriptor."""
-    from kata.shim import adoption
+    from kata.shim import handing
     from kata.shim.seat import Seat
 
     named = set(Seat._record_fields)
-    assert named == {*adoption._NAMED, "order", "listener", "network", "host_network"}
+    assert named == {*handing._NAMED, "order", "listener", "network", "host_network"}
     assert fields(launch())["reason"] == ""

@@ -1,54 +1,28 @@
-"""What machine CreateSandbox asks for."""
+"""What of a connection goes along when a ready sandbox takes a shim's place."""
 
-import pytest
+import socket
 
-from kata.oci.pods import Shape
-from kata.shim.empty import pod_of, shape_of
-from kata.wire.containerd_sandbox import (
-    CreateSandboxRequest,
-    LinuxPodConfig,
-    PodConfig,
-    PodResources,
-)
-from kata.wire.ttrpc import AnyMessage
-
-KIND = "type.googleapis.com/runtime.v1.PodSandboxConfig"
+from kata.shim.empty import after, arrived
+from kata.wire.containerd_sandbox import CreateSandboxRequest
+from kata.wire.containerd_types import SANDBOX_SERVICE
+from kata.wire.ttrpc import Connection, Request
 
 
-def asked(config: PodConfig, kind: str = KIND, **annotations) -> CreateSandboxRequest:
-    """A request with CRI's description of a pod."""
-    named = {f"io.kubernetes.cri.{k.replace('_', '-')}": text for k, text in annotations.items()}
-    options = AnyMessage(type_url=kind, value=config.encode())
-    return CreateSandboxRequest(sandbox_id="pod", options=options, annotations=named)
-
-
-def limited(**resources) -> PodConfig:
-    """A pod whose containers need so much."""
-    return PodConfig(hostname="h", linux=LinuxPodConfig(resources=PodResources(**resources)))
-
-
-@pytest.mark.parametrize(
-    ("config", "shape"),
-    [
-        (PodConfig(hostname="h"), Shape()),
-        (limited(), Shape()),
-        (limited(cpu_quota=250_000, cpu_period=100_000), Shape(cpus=3)),
-        (limited(cpu_quota=-1, memory_limit_in_bytes=1 << 30), Shape(memory=1 << 30)),
-    ],
-)
-def test_what_the_containers_will_need(config, shape):
-    """Processors are rounded up; nothing said is the default."""
-    assert shape_of(asked(config)) == shape
-    assert pod_of(asked(config)).hostname == "h"
-
-
-def test_annotations_where_options_say_nothing():
-    """As for a pod with a pause container."""
-    request = asked(PodConfig(), sandbox_memory="1000000", sandbox_cpu_quota="100001")
-    assert shape_of(request) == Shape(cpus=2, memory=1_000_000)
-
-
-def test_options_of_another_kind():
-    """They are nobody's description of a pod."""
-    assert pod_of(asked(limited(), kind="other")) == PodConfig()
-    assert pod_of(CreateSandboxRequest()) == PodConfig()
+def test_a_call_and_what_comes_behind_it():
+    """What was answered stays behind; the rest is read as it came, a half message too."""
+    peer = Connection()
+    asked = CreateSandboxRequest(sandbox_id="pod", netns_path="/n").encode()
+    _, first = peer.request(SANDBOX_SERVICE, "PingSandbox", b"")
+    number, create = peer.request(SANDBOX_SERVICE, "CreateSandbox", asked)
+    _, more = peer.request(SANDBOX_SERVICE, "Platform", b"x" * 300)
+    whole = first + create + more
+    assert after(whole, 0) == whole
+    assert after(whole, 3) == b""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = arrived(ours, after(whole, 1)[:-7])
+        assert (found.stream, found.request.netns_path) == (number, "/n")
+        assert [event.method for event in found.events] == ["CreateSandbox"]
+        [last] = found.connection.receive(more[-7:])
+        assert isinstance(last, Request)
+        assert (last.method, last.payload) == ("Platform", b"x" * 300)

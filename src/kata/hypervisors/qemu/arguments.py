@@ -27,8 +27,11 @@ FIRST_TAP_FD, FIRST_VHOST_FD = 50, 60
 MEMORY_PATH, KERNEL_PATH, INITRD_PATH = "/memory", "/kernel", "/initrd"
 SHARE_PORT = "port0"  # root port of q35, for what is plugged later
 
-# Larger than any disk: then a clone's disk can be any size and the guest need not be told.
-_EMPTY = (f"driver=null-co,size={1 << 42},read-only=on",)
+# Larger than any disk: then a clone's disk can be any size and the guest need not be told. What is
+# behind a node cannot be changed but below one of raw: ``slot_node``.
+_EMPTY = (
+    f"driver=raw,read-only=on,file.driver=null-co,file.size={1 << 42},file.read-only=on",
+)  # fmt: skip
 _PLUGGED_SETS = 100  # above the numbers of wired slots
 _TRANSLATION_BUFFER_MIB = 256
 _MACHINE_OPTIONS = {
@@ -204,6 +207,19 @@ def disk_node(number: int, *, readonly: bool, is_device: bool) -> dict[str, obje
         "driver": "host_device" if is_device else "file", "node-name": f"plugged{number}",
         "filename": f"/dev/fdset/{disk_set(number)}", "read-only": readonly, "locking": "off",
     }  # fmt: skip
+
+
+def slot_file(slot: int) -> dict[str, object]:
+    """The arguments of ``blockdev-add`` for a file to read whose descriptor is in set ``slot``."""
+    return {
+        "driver": "file", "node-name": f"file{slot}", "filename": f"/dev/fdset/{slot}",
+        "read-only": True, "locking": "off",
+    }  # fmt: skip
+
+
+def slot_node(slot: int) -> dict[str, object]:
+    """An option set of ``blockdev-reopen``: an empty wired disk gets the file that was added."""
+    return {"driver": "raw", "node-name": f"disk{slot}", "read-only": True, "file": f"file{slot}"}
 
 
 def disk_set(number: int) -> int:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kata.machine.description import Machine
 
 OLDEST_VERSION = (5, 2, 0)
+_REOPENING_VERSION = (6, 1, 0)  # has blockdev-reopen
 _RLIMIT_CORE, _RLIMIT_NOFILE = 4, 7
 _MOST_FILES = 1024
 # serving files it changes modes, and reads and sets attributes, by way of its descriptors
@@ -305,6 +306,26 @@ class QemuVm:
         except HypervisorError:
             self.execute("netdev_del", {"id": f"net{slot}"})
             raise
+
+    @property
+    def binds_disks(self) -> bool:
+        """See ``Vm.binds_disks``."""
+        return self._watch.version() >= _REOPENING_VERSION
+
+    def bind_disk(self, slot: int, fd: int) -> None:
+        """See ``Vm.bind_disk``."""
+        held = {"fdset-id": slot}
+        check(self._watch.start_with("add-fd", held, fd).wait(_PLUG_TIMEOUT_S), "add-fd")
+        try:
+            node = words.slot_file(slot)
+            self.execute("blockdev-add", node)
+            try:
+                self.execute("blockdev-reopen", {"options": [words.slot_node(slot)]})
+            except HypervisorError:
+                self.execute("blockdev-del", {"node-name": node["node-name"]})
+                raise
+        finally:
+            self.execute("remove-fd", held)  # the node has its own
 
     def plug_disk(self, number: int, fd: int, *, readonly: bool, is_device: bool) -> None:
         """See ``Vm.plug_disk``."""
