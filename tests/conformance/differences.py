@@ -63,6 +63,8 @@ CRUN: dict[str, str] = {
     "mounts.shared_propagation": "the root's propagation is laid over its volumes'",
     "lifecycle.pause_of_paused_is_refused": "pausing what is paused is no error",
     "lifecycle.start_of_paused_is_refused": "what is paused starts, and stays so",
+    "resources.update_of_nothing": "no document at all is taken for one without wishes",
+    "rootfs.bind_without_a_source": "no source is no path, rather than the bundle's",
     "rights.relative_path_of_a_device": "made in the directory of the call, if it can be",
     "resources.negative_limits_are_none": "a negative limit of processes is an error",
     "resources.update_of_the_quota_on_the_host": "-1 is written as a number without a sign",
