@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -16,7 +17,7 @@ class Interrupted(Store):
     def create(self, state):
         """Make them."""
         lock = super().create(state)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # the command has one thread
         return lock
 
 
