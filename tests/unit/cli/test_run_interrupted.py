@@ -17,8 +17,7 @@ class Interrupted(Store):
     def create(self, state):
         """Make them."""
         lock = super().create(state)
-        # to this thread: the command has no other one, pytest-xdist's processes do
-        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # the command has one thread
         return lock
 
 
