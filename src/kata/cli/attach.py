@@ -13,12 +13,12 @@ import os
 import select
 import time
 
-from kata.cli.forwarded import FORWARDED
+from kata.cli.forwarded import ENDING, FORWARDED
 from kata.errors import KataError
 from kata.linux.terminal import RawTerminal, is_terminal, size
 from kata.runtime.control_api import ExitResponse
 from kata.runtime.streams import write_all
-from kata.wire.agent_api import ProcessRequest, ResizeRequest, SignalRequest
+from kata.wire.agent_api import Empty, ProcessRequest, ResizeRequest, SignalRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FAILED = 125  # the code of a failure of ours
 _HUNG_UP = 129
 _GRACE_S = 10.0  # that a process has whose terminal was closed
+_PATIENCE_MS = 1000  # with a supervisor that is asked before it answers anything
 _INSIST = 3  # after so many SIGINT or SIGTERM the process is killed
 
 
@@ -49,6 +50,7 @@ class Attachment:
         self._pending = b""
         self._raw: RawTerminal | None = None
         self._insisted = 0
+        self._early = bytearray()  # signals from before the news of the start
         self._signals, self._signals_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def catch_signals(self) -> None:
@@ -61,18 +63,37 @@ class Attachment:
             _signal.signal(_signal.SIGWINCH, _ignore)
 
     def wait_for(self, number: int, *, interrupted: Callable[[], None] | None = None) -> None:
-        """Wait for an answer while there is no process yet; Ctrl-C and the like give up."""
+        """Wait for the news that there is a process; signals that come first are for it, later.
+
+        But signals that end a program give up what has not begun: ``interrupted`` is called.
+        """
         poll = select.poll()
         poll.register(self._client.fileno(), select.POLLIN)
         poll.register(self._signals, select.POLLIN)
         while not (self._client.answered(number) or self._client.closed):
             for fd, _ in poll.poll():
-                if fd == self._signals:
-                    _drain(self._signals)
-                    if interrupted is not None:
-                        interrupted()
-                else:
+                if fd != self._signals:
                     self._client.pump()
+                    continue
+                for signal in _drain(self._signals):
+                    if interrupted is not None and signal in ENDING and not self._has_begun():
+                        interrupted()
+                    self._early.append(signal)
+
+    def _has_begun(self) -> bool:
+        """Whether the process has written something: the news of its start comes after that."""
+        sent = self._client.send("HasWritten", Empty())
+        poll = select.poll()
+        poll.register(self._client.fileno(), select.POLLIN)
+        while not (self._client.answered(sent) or self._client.closed):
+            if not poll.poll(_PATIENCE_MS):
+                return False
+            self._client.pump()
+        try:
+            self._client.result(sent)
+        except KataError:
+            return False
+        return True
 
     def ask(self) -> int:
         """Ask for the end of the process; what ``wait`` then waits for."""
@@ -86,6 +107,7 @@ class Attachment:
                 self._raw = RawTerminal(0)
             if self._terminal:
                 self._resize()
+            self.forward(bytes(self._early))
             while not (self._client.answered(number) or self._client.closed):
                 self._turn()
         finally:

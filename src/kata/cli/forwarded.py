@@ -9,3 +9,5 @@ FORWARDED = (
     _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
     _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGCONT,
 )  # fmt: skip
+# of these, the ones that give up what has not begun
+ENDING = frozenset((_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM))

@@ -59,6 +59,7 @@ class PidsResponse(Message):
 
 METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "Started": (Empty, StartedResponse),
+    "HasWritten": (Empty, Empty),  # WrongState if the first process has not
     "Wait": (ProcessRequest, ExitResponse),
     "Signal": (SignalRequest, Empty),
     "Resize": (ResizeRequest, Empty),

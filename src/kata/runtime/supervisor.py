@@ -56,9 +56,11 @@ class Supervisor:
         self._sandbox = sandbox
         self._first = Lifetime(first, state, store)
         self._lives = {state.id: self._first}
+        self._has_written = False  # the first process, as far as is known
         self._promising = _thread.allocate_lock()  # how much memory the containers may use
         self._control = ControlServer({
-            "Started": self._on_started, "Wait": self._on_wait, "Signal": self._on_signal,
+            "Started": self._on_started, "HasWritten": self._on_has_written,
+            "Wait": self._on_wait, "Signal": self._on_signal,
             "Resize": self._on_resize, "Exec": self._on_exec, "Stop": self._on_stop,
             "Pause": self._on_pause, "Resume": self._on_resume, "Stats": self._on_stats,
             "Processes": self._on_processes, "Inspect": self._on_inspect,
@@ -132,6 +134,11 @@ class Supervisor:
         if self._first.failure is not None:
             raise self._first.failure
         return StartedResponse(sandbox=quickjson.dumps(self._sandbox.describe()).encode())
+
+    def _on_has_written(self, _request: Message, _fds: list[int]) -> Empty:
+        if not self._has_written:
+            raise WrongState("the process has written nothing yet")
+        return Empty()
 
     def _on_wait(self, request: agent_api.ProcessRequest, _fds: list[int]) -> ExitResponse:
         life = self._life(request.container_id)
@@ -328,6 +335,11 @@ class RunSupervisor(Supervisor):
         super().__init__(sandbox, first, store, state, marks)
         self._workload = first
 
+    def _first_output(self) -> None:
+        """Called before it is passed on: who sees it may send a signal, which must arrive."""
+        self._has_written = True
+        self._marks.once("output")
+
     def _start(self, fds: Mapping[int, int]) -> None:
         """One write carries everything: each wake-up of a cold guest costs milliseconds."""
         life, sandbox = self._first, self._sandbox
@@ -353,7 +365,7 @@ class RunSupervisor(Supervisor):
         outputs = tuple(n for n, on in ((1, plan.stdout), (2, plan.stderr)) if on)
         container.attach(
             container.init, fds, log=life.log, outputs=outputs,
-            on_output=lambda: self._marks.once("output"),
+            on_output=self._first_output,
         )  # fmt: skip
         client.uncork()
         sandbox.wait_ready()
