@@ -130,6 +130,13 @@ class HypervisorError(KataError):
         self.console = console
 
 
+class MachineEnded(KataError):
+    """The virtual machine ended, and with it what was to be done in a container of it."""
+
+    code = UNAVAILABLE
+    exit_code = 137  # as of a process that was killed
+
+
 class AgentError(KataError):
     """The agent died, or answered nonsense, too much, or nothing in time."""
 

@@ -240,3 +240,43 @@ def test_detached_processes_hold_no_pipe(kata):
     )  # fmt: skip
     assert len(out.stdout.strip()) == 64
     kata.ok("rm", "-f", "box")
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP", "INT"])
+def test_a_signal_before_there_is_a_process(kata, name):
+    """It ends what was begun, with the exit code of such an end, and leaves nothing."""
+    process = kata.start("run", "--no-template", "--name", "box", IMAGE, "sleep", "1000")
+    time.sleep(0.5)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, f"SIG{name}")
+    assert kata.left() == []
+
+
+def test_a_machine_that_stands_still_is_stopped(kata):
+    """stop waits as long as it was told, asks in vain, and ends the machine."""
+    _detached(kata, "sleep", "1000", name="box")
+    facts = kata.json("inspect", "box")
+    os.kill(_find(facts, "vmm_pid"), signal.SIGSTOP)
+    kata.ok("stop", "-t", "1", "box")
+    assert kata.ok("wait", "box") == "137"
+    kata.ok("rm", "box")
+
+
+def test_a_container_of_which_nothing_is_known_any_more(kata):
+    """rm -f ends one that runs and cannot be read."""
+    _detached(kata, "sleep", "1000", name="box")
+    facts = kata.json("inspect", "box")
+    with open(f"{kata.state}/{_find(facts, 'id')}/state.json", "w", encoding="utf-8") as file:
+        file.write('{"id":')
+    assert "cannot be read" in kata("stop", "box").err
+    kata.ok("rm", "-f", "box")
+    assert kata.left() == []
+
+
+def _find(facts, name: str):
+    """The first value of that name in what ``inspect`` says."""
+    for one in facts if isinstance(facts, list) else facts.values():
+        if isinstance(one, dict | list) and (found := _find(one, name)):
+            return found
+    return facts.get(name) if isinstance(facts, dict) else None

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from support.vm import IMAGE
 
 
@@ -157,3 +159,29 @@ def test_t_wants_a_terminal(kata):
     result = kata("run", "--rm", "-it", IMAGE, "sh", input=b"")
     assert result.code == 125
     assert "not a TTY" in result.err
+
+
+@pytest.mark.parametrize("more", [["--rm"], ["--name", "box"]])
+@pytest.mark.parametrize("flags", [["-t"], []])
+def test_a_reader_that_goes_away(kata, flags, more):
+    """What nobody reads any more ends the process: by its terminal, or as a pipe."""
+    process = kata.start("run", *flags, *more, IMAGE, "yes")
+    assert process.stdout.readline().strip() == b"y"
+    process.stdout.close()
+    process.stdout = None
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    kata("rm", "-f", "box")
+
+
+def test_a_reader_of_an_exec_goes_away(kata):
+    """The same of a process that was added, and only of that."""
+    kata.ok("run", "-d", "--name", "box", IMAGE, "sleep", "1000")
+    process = kata.start("exec", "-t", "box", "yes")
+    assert process.stdout.readline().strip() == b"y"
+    process.stdout.close()
+    process.stdout = None
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert kata.ok("exec", "box", "echo", "on") == "on"
+    kata.ok("rm", "-f", "box")

@@ -62,7 +62,7 @@ class Attachment:
         if self._terminal:
             _signal.signal(_signal.SIGWINCH, _ignore)
 
-    def wait_for(self, number: int, *, interrupted: Callable[[], None] | None = None) -> None:
+    def wait_for(self, number: int, *, interrupted: Callable[[int], None] | None = None) -> None:
         """Wait for the news that there is a process; signals that come first are for it, later.
 
         But signals that end a program give up what has not begun: ``interrupted`` is called.
@@ -77,7 +77,7 @@ class Attachment:
                     continue
                 for signal in _drain(self._signals):
                     if interrupted is not None and signal in ENDING and not self._has_begun():
-                        interrupted()
+                        interrupted(signal)
                     self._early.append(signal)
 
     def _has_begun(self) -> bool:

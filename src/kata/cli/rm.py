@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kata.cli.context import for_each, open_store
 from kata.errors import NotFound
-from kata.runtime.cleanup import remove
+from kata.runtime.cleanup import discard, remove
 from kata.runtime.store import Damaged
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ def run(options: Options) -> int:
         except Damaged as error:
             if not options.force:
                 raise
-            store.discard(error.container_id)
+            discard(store, error.container_id)
             print(name)
             return
         except NotFound as error:

@@ -282,10 +282,10 @@ class _Run:
             child.supervise([theirs], owned, {self._lock})
         self._supervisor = _Forked(pid)
 
-    def _abandon(self) -> None:
-        """Ctrl-C before there is a process: end everything."""
+    def _abandon(self, number: int) -> None:
+        """A signal before there is a process: end everything. Raises ``SystemExit``."""
         self._end_supervisor()
-        raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
     def _end_supervisor(self) -> None:
         from kata.runtime.cleanup import remove

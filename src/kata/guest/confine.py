@@ -168,6 +168,8 @@ def find_program(name: str, env: dict[str, str]) -> str:
     if "/" in name:
         _check_executable(name)
         return name
+    if not name:
+        raise _not_in_path(name)
     for path in _candidates(name, env):
         if _is_executable(path):
             return path
@@ -227,7 +229,7 @@ def execute_named(
     """
     if "/" in name:
         execute(name, args, env)
-    for path in _candidates(name, paths):
+    for path in _candidates(name, paths) if name else ():
         if os.access(path, os.X_OK, effective_ids=True):  # in one system call, faccessat2(2)
             try:
                 os.execve(path, args, env)

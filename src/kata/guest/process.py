@@ -179,7 +179,15 @@ class Process:
         os.set_blocking(self._console, False)
         # duplicates: epoll knows a descriptor by its number, and each direction has its own life
         self.streams[STDIN] = Input(self._loop, os.dup(self._console), terminal=True)
-        self.streams[STDOUT] = Output(self._loop, os.dup(self._console), terminal=True)
+        output = Output(self._loop, os.dup(self._console), terminal=True)
+        output.on_refused = self._hang_up
+        self.streams[STDOUT] = output
+
+    def _hang_up(self) -> None:
+        """Nobody reads from its terminal any more: as if that was closed (SIGHUP, EIO)."""
+        for stream in self.streams.values():
+            stream.close()
+        self._close_console()
 
     def _go(self) -> None:
         if self._pipes.go < 0:

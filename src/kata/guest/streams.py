@@ -90,6 +90,7 @@ class Output(Stream):
         self._window = SendWindow()
         self._left: int | None = None  # bytes to deliver until the end, once that is known
         self.on_first: Callable[[], None] | None = None  # called when something was read
+        self.on_refused: Callable[[], None] | None = None  # called when the host wants no more
         self._queued = False
 
     def watch(self) -> None:
@@ -110,6 +111,8 @@ class Output(Stream):
             self._resume()
         if data.closed:
             self.close()
+            if self.on_refused is not None:
+                self.on_refused()
 
     def ending(self) -> None:
         """The process ended, though others may hold its output: deliver what is there, and end."""

@@ -6,14 +6,14 @@ import os
 import time
 
 from kata.errors import KataError, NotFound, WrongState
-from kata.runtime.store import STOPPED, Damaged
+from kata.runtime.store import STOPPED, ContainerState, Damaged
 from kata.wire.record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kata.runtime.store import ContainerState, Store
+    from kata.runtime.store import Store
 
 _PATIENCE_S = 10.0
 _KILL = 9
@@ -70,6 +70,16 @@ def _end(store: Store, state: ContainerState) -> None:
         pass  # not listening yet, or not any more
     if not _gone_within(store, state, 1.0 if state.status == STOPPED else 3.0):
         kill(store, state)
+
+
+def discard(store: Store, container_id: str) -> None:
+    """Remove a container whose state cannot be read; one that runs is killed. As ``kill``."""
+    unknown = ContainerState(id=container_id, name=container_id[:12])
+    if store.alive(container_id):
+        kill(store, unknown)
+    store.discard(container_id)
+    remove_groups(unknown)
+    _free_uids(store)
 
 
 def kill(store: Store, state: ContainerState, *, grace: float = 0.0) -> None:

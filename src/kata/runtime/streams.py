@@ -75,8 +75,7 @@ class OutputPump:
             if error.errno not in _NOBODY_READS:
                 self.failure = error.strerror or str(error)
             self._close()
-            if self._log is None:
-                self._stream.close()
+            self._stream.close()
 
     def _close(self) -> None:
         if self._fd >= 0:

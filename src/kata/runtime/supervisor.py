@@ -11,7 +11,7 @@ import gc
 import os
 import time
 
-from kata.errors import AgentError, KataError, NotFound, WrongState
+from kata.errors import AgentError, HypervisorError, KataError, MachineEnded, NotFound, WrongState
 from kata.resources.plan import memory_limit
 from kata.runtime import store as states
 from kata.runtime.container import Container
@@ -201,12 +201,22 @@ class Supervisor:
             for fd in fds:
                 os.close(fd)
             raise
-        process = container.exec(order, passed)
+        try:
+            process = container.exec(order, passed)
+        except AgentError as error:
+            raise self._not_added(error) from None
         if request.pid:
             self._follow(life, request.pid, process.exec_id)
         elif STDOUT not in passed:
             _thread.start_new_thread(self._reap, (container, process.exec_id))
         return ExecResponse(exec_id=process.exec_id)
+
+    def _not_added(self, error: AgentError) -> KataError:
+        """Why a process was not: the machine that ended beneath it, if it did."""
+        why = self._sandbox.explain(error)
+        if isinstance(why, HypervisorError):
+            return MachineEnded(str(why), hint=why.hint)
+        return why
 
     def _follow(self, life: Lifetime, pid: int, exec_id: str) -> None:
         """Kill a process when its stand-in on the host was killed."""
@@ -227,11 +237,11 @@ class Supervisor:
         container = life.running()
         if life.state.status == states.PAUSED:
             self._resume(life)
-        try:
+        try:  # no answer is waited for: a guest that gives none is killed all the same
             if request.timeout > 0:
-                container.signal(request.signal or life.state.stop_signal)
+                container.send_signal(request.signal or life.state.stop_signal)
             if request.timeout <= 0 or not life.exited.wait(request.timeout):
-                container.signal(KILL)
+                container.send_signal(KILL)
         except AgentError:
             self._sandbox.kill()
         except KataError:
