@@ -13,6 +13,7 @@ Every error says what failed, why, and (``hint``) what the caller can do about i
      +- Unsupported           not implemented, here or at all              (UNIMPLEMENTED)
      +- HostError             this host lacks something or refused         (UNAVAILABLE)
      +- HypervisorError       the VMM died, refused, or did not boot       (UNAVAILABLE)
+     +- MachineEnded          the virtual machine died under a command     (UNAVAILABLE, 137)
      +- AgentError            the agent died, answered nonsense or nothing (INTERNAL)
      +- GuestError            the guest refused an operation               (INTERNAL)
      +- CommandNotFound       the program to run does not exist            (NOT_FOUND, 127)
@@ -173,8 +174,8 @@ _BY_NAME: dict[str, type[KataError]] = {
     cls.__name__: cls
     for cls in (
         InvalidInput, InvalidConfig, ImageError, NotFound, AlreadyExists, WrongState, Unsupported,
-        HostError, HypervisorError, AgentError, GuestError, CommandNotFound, CommandNotExecutable,
-        ProtocolError,
+        HostError, HypervisorError, MachineEnded, AgentError, GuestError, CommandNotFound,
+        CommandNotExecutable, ProtocolError,
     )
 }  # fmt: skip
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -95,11 +96,16 @@ def test_a_file_in_the_place_of_a_container(root):
     assert not os.path.lexists(f"{root}/{'f' * 64}")
 
 
-def test_one_that_runs_is_not_removed(root, capsys):
-    """Its supervisor may be of another version."""
+def test_one_that_runs_is_ended(root):
+    """Whoever holds its lock, a supervisor of another version perhaps, is killed."""
     directory = f"{root}/{'4' * 64}"
-    with open(f"{directory}/lock", "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert main(["--root", root, "rm", "-f", "n4"])
-    assert "runs" in capsys.readouterr().err
-    assert os.path.exists(directory)
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX);"
+    hold += "print(flush=True); time.sleep(100)"
+    words = [sys.executable, "-c", hold, f"{directory}/lock"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline()
+        assert main(["--root", root, "rm", "n4"])
+        assert holder.poll() is None
+        assert main(["--root", root, "rm", "-f", "n4"]) == 0
+        assert holder.wait(10) == -9
+    assert not os.path.exists(directory)

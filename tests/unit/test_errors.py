@@ -76,10 +76,10 @@ def test_a_code_alone_says_only_what_it_says(code, cls):
 
 
 def test_exit_codes_are_docker_s():
-    """125 for our errors, 126 and 127 for a command that cannot be run."""
+    """125 for our errors, 126 and 127 for a command that cannot be run, 137 for one killed."""
     assert CommandNotFound("x").exit_code == 127
     assert CommandNotExecutable("x").exit_code == 126
-    assert {c.exit_code for c in CLASSES} == {125, 126, 127}
+    assert {c.exit_code for c in CLASSES} == {125, 126, 127, 137}
 
 
 def test_the_tree_is_drawn():
