@@ -227,13 +227,16 @@ def _share(config: Config, _host: Host) -> Check:
         program = virtiofsd.find(settings.daemon)
         kind = virtiofsd.kind_of(program)
     except HostError as error:
+        mend = _daemon_package()
+        if settings.daemon:
+            mend = f'correct virtio_fs_daemon = "{settings.daemon}" in the configuration'
         if chosen(settings.kind, settings.daemon) == VIRTIO_9P:
             return Check(
-                _SHARE, ok=False, found="QEMU itself", required=False, mend=_daemon_package(),
+                _SHARE, ok=False, found="QEMU itself", required=False, mend=mend,
                 why=f"{error}; so QEMU serves by 9p, {_RIGHTS}{_nine_lacks(config)}",
             )  # fmt: skip
         return Check(
-            _SHARE, ok=False, required=False, mend=_daemon_package(),
+            _SHARE, ok=False, required=False, mend=mend,
             why=f"{error}; volumes and --rootfs cannot be used",
         )  # fmt: skip
     return Check(_SHARE, ok=True, found=f"{program} ({kind})", required=False)

@@ -1,5 +1,6 @@
 """What ``kata check`` finds, on hosts made up for it."""
 
+import functools
 import json
 import os
 
@@ -9,6 +10,7 @@ from kata.config.settings import build
 from kata.errors import HostError
 from kata.runtime import check
 from kata.runtime.check import Check, Host
+from kata.storage import virtiofsd
 
 
 @pytest.fixture
@@ -208,8 +210,16 @@ def test_the_daemon(tmp_path, host):
     found = one("file share", config(tmp_path, shared_fs=wanted), host)
     assert (found.ok, found.required) == (False, False)
     assert "volumes and --rootfs cannot be used" in found.why
-    assert found.mend.startswith("apt-get install ")
+    assert found.mend.startswith('correct virtio_fs_daemon = "/nonexistent/virtiofsd"')
     assert one("file share", config(tmp_path, shared_fs={"kind": "none"}), host).ok
+
+
+def test_no_daemon_anywhere(tmp_path, host, monkeypatch):
+    """Where none was named either, a package is what is missing."""
+    find = functools.partial(virtiofsd.find, places=())
+    monkeypatch.setattr(virtiofsd, "find", find)
+    found = one("file share", config(tmp_path, shared_fs={"kind": "virtio-fs"}), host)
+    assert (found.ok, found.mend.startswith("apt-get install ")) == (False, True)
 
 
 OLD, NEW = GOOD, "QEMU emulator version 10.0.2"
@@ -225,7 +235,7 @@ def test_qemu_serves_files_where_no_daemon_does(tmp_path, host, *, version, lack
     assert '"/nonexistent/virtiofsd" is not a program' in found.why
     assert "so QEMU serves by 9p, which then has rights over files" in found.why
     assert ("makes no sockets" in found.why) is lacks
-    assert found.mend.startswith("apt-get install ")
+    assert "virtio_fs_daemon" in found.mend
     chosen = one("file share", config(tmp_path, shared_fs={"kind": "virtio-9p"}), host)
     assert chosen.ok
     assert "rights over files" in chosen.found
