@@ -70,6 +70,7 @@ class Guest:
 
     def __init__(self, agent: AgentProcess, directory: str) -> None:
         self.client = Client(agent.socket)
+        self.agent = agent
         self.directory = directory
         self._made = 0
 

@@ -9,7 +9,7 @@ import os
 from select import EPOLLIN
 
 from kata.errors import GuestError, InvalidInput, WrongState
-from kata.guest import files, prepared, settled, spawn, staged, users
+from kata.guest import files, prepared, scheduling, settled, spawn, staged, users
 from kata.guest import pipes as wires
 from kata.guest.child import Child
 from kata.guest.container import Container
@@ -272,6 +272,7 @@ class Launcher:
         process, self._settled = self._settled, None
         if process is not None:
             process.close()
+            scheduling.give_way()  # as before it was settled
         self._hand_over_root()
         if parked is not None:
             for fd in (parked.devices_fd, *parked.namespaces):

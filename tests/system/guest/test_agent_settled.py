@@ -130,6 +130,14 @@ def test_a_program_that_is_not_there(guest, word, error, at_once):
     assert guest.run("echo", "on")[0] == b"on\n"
 
 
+def gives_way(guest) -> bool:
+    """Whether the agent, the process itself or its child in a namespace, interrupts nobody."""
+    first = guest.agent.process.pid
+    with open(f"/proc/{first}/task/{first}/children", encoding="ascii") as file:
+        every = [first, *map(int, file.read().split())]
+    return os.SCHED_BATCH in map(os.sched_getscheduler, every)
+
+
 def test_only_what_was_settled_runs(guest):
     """Without a settled container, or with other files, there is a refusal; a spec makes anew."""
     with pytest.raises(errors.WrongState, match="waits for a program"):
@@ -140,8 +148,10 @@ def test_only_what_was_settled_runs(guest):
     settle(guest, guest.spec("true"))
     with pytest.raises(errors.InvalidInput, match="other files"):
         guest.call("CreateContainer", asked("true", files=[]))
+    assert not gives_way(guest)
     other = guest.spec("sh", "-c", "id -u", process={"user": {"uid": 7, "gid": 7}})
     assert guest.run(spec=other)[0] == b"7\n"
+    assert gives_way(guest)
     with pytest.raises(errors.WrongState):
         guest.call("CreateContainer", asked("true"))
 
